@@ -1,0 +1,84 @@
+"""Settings: an argument wins over the environment, the environment over the default.
+
+| variable | means | default |
+|---|---|---|
+| `MODELSTORE_REGISTRY` | the registry that the SDK classes use (folder or URI) | `registry` in the data directory |
+| `MODELSTORE_CACHE` | folder of local copies of remote weights | `cache` in the cache directory |
+| `MODELSTORE_HOME` | parent of both, in place of the user's data and cache directories | |
+| `MODELSTORE_DEFAULT_OUTPUT_URI` | where weights go when neither model nor task says (also `CLEARML_DEFAULT_OUTPUT_URI`) | the registry |
+| `MODELSTORE_ACTOR` | who makes changes | user@host |
+| `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from modelstore.errors import InvalidRequestError
+
+__all__ = ["actor", "cache_folder", "cache_max_bytes", "default_output_uri", "registry_uri"]
+
+
+def registry_uri() -> str:
+    """Return the folder or URI of the registry that the SDK classes use."""
+    given = os.environ.get("MODELSTORE_REGISTRY")
+    if given:
+        return given
+    home = os.environ.get("MODELSTORE_HOME")
+    if home:
+        return str(Path(home).expanduser() / "registry")
+    import platformdirs
+
+    return str(Path(platformdirs.user_data_dir("modelstore", appauthor=False)) / "registry")
+
+
+def cache_folder() -> Path:
+    """Return the folder that keeps local copies of remote weights."""
+    given = os.environ.get("MODELSTORE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    home = os.environ.get("MODELSTORE_HOME")
+    if home:
+        return Path(home).expanduser() / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("modelstore", appauthor=False))
+
+
+def cache_max_bytes() -> int | None:
+    """Return the bound of the cache in bytes; None lets the free space decide.
+
+    Raises:
+        InvalidRequestError: The variable is no whole number.
+    """
+    given = os.environ.get("MODELSTORE_CACHE_MAX_BYTES")
+    if not given:
+        return None
+    try:
+        return max(int(given), 0)
+    except ValueError:
+        raise InvalidRequestError(
+            f"MODELSTORE_CACHE_MAX_BYTES is {given!r}, which is no number of bytes", "Give a whole number."
+        ) from None
+
+
+def default_output_uri() -> str | None:
+    """Return where weights go when neither model nor task says; None for the registry itself."""
+    return os.environ.get("MODELSTORE_DEFAULT_OUTPUT_URI") or os.environ.get("CLEARML_DEFAULT_OUTPUT_URI") or None
+
+
+def actor() -> str:
+    """Return who makes the changes of this process: "user@host" unless the environment says otherwise."""
+    given = os.environ.get("MODELSTORE_ACTOR")
+    if given:
+        return given
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    if not user:
+        try:
+            import pwd
+
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except (ImportError, KeyError):
+            user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{os.uname().nodename if hasattr(os, 'uname') else 'localhost'}"

@@ -1,0 +1,326 @@
+"""The database file: how it is opened, who may write, and what becomes of its errors.
+
+Why not the obvious ways. A deferred transaction that reads and then writes fails at once with "database is locked"
+when another process wrote in between, whatever the busy timeout: so every write transaction here begins IMMEDIATE.
+Several processes that create one file at the same moment collide in the switch to WAL: so creation and migration
+happen under a file lock, and only they do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelstore.errors import (
+    CorruptRegistryError,
+    InvalidRequestError,
+    ModelStoreError,
+    NewerRegistryError,
+    PublishedModelError,
+    ReadOnlyRegistryError,
+    RegistryBusyError,
+    RegistryError,
+    StorageFullError,
+)
+from modelstore.index.bitmaps import bit_count
+from modelstore.index.driver import MINIMUM_VERSION, sqlite3
+from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
+from modelstore.query.evaluate import regexp
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+__all__ = ["Database", "translated"]
+
+BUSY_TIMEOUT_S = 60.0
+_SYNCHRONOUS_FULL = 2
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, the original chained."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
+    text = str(error)
+    lowered = text.lower()
+    if "is published" in lowered:
+        return PublishedModelError(f"Refused by the registry: {text}", "Register a new model instead.")
+    if "never changed" in lowered or "never deleted" in lowered:
+        return RegistryError(f"Refused by the registry at {path}: {text}")
+    if "locked" in lowered or "busy" in lowered:
+        return RegistryBusyError(
+            f"The registry at {path} stayed locked by other processes for {BUSY_TIMEOUT_S:.0f} s",
+            "Find out which process holds it, or try again.",
+        )
+    if "readonly" in lowered or "read-only" in lowered or "unable to open" in lowered:
+        return ReadOnlyRegistryError(
+            f"The registry at {path} cannot be written or opened ({text})",
+            "Check the permissions of its folder and files.",
+        )
+    if "full" in lowered:
+        return StorageFullError(f"The disk that holds {path} is full", "Free some space; nothing was changed.")
+    if "malformed" in lowered or "not a database" in lowered or "disk i/o" in lowered:
+        return CorruptRegistryError(
+            f"The registry database {path} is damaged ({text})",
+            "Restore it from a backup; `modelstore doctor` lists those beside it.",
+        )
+    if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
+        return InvalidRequestError(f"A value cannot be stored: {text}")
+    return RegistryError(f"The registry database {path} refused: {text}")
+
+
+class Database:
+    """One registry database, for any number of threads and forked children of this process.
+
+    Each thread has a connection of its own, opened at first use; a forked child opens its own too, since SQLite
+    connections do not survive a fork.
+
+    Args:
+        path: The file.
+        backups: Folder that gets a copy of the file before a migration.
+        create: Make the file when it is missing. Without it, a missing file is an error.
+
+    Raises:
+        NewerRegistryError: A newer modelstore wrote the file.
+        CorruptRegistryError: It is no SQLite database, or damaged.
+        ReadOnlyRegistryError: It must be created or migrated, and cannot be written.
+    """
+
+    def __init__(self, path: Path, backups: Path, *, create: bool = True) -> None:
+        self.path = path
+        self._backups = backups
+        self._local = threading.local()
+        self._open_lock = threading.Lock()
+        self._connections: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
+        self._closed = False
+        self.read_only = False
+        if sqlite3.sqlite_version_info < MINIMUM_VERSION:
+            raise RegistryError(
+                f"SQLite {sqlite3.sqlite_version} is too old; {'.'.join(map(str, MINIMUM_VERSION))} is needed",
+                'Install a newer one with: pip install "modelstore-local[newsqlite]"',
+            )
+        with translated(path):
+            self._prepare(create)
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, create: bool) -> None:
+        if not self.path.exists():
+            if not create:
+                raise RegistryError(f"There is no registry database at {self.path}")
+            self._migrate()
+            return
+        self.read_only = not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK))
+        version = self._version(self.connection)
+        if version > SCHEMA_VERSION:
+            raise NewerRegistryError(
+                f"The registry at {self.path.parent} has format {version}; this modelstore reads up to "
+                f"{SCHEMA_VERSION}",
+                'Upgrade with: pip install -U "modelstore-local"',
+            )
+        if version < SCHEMA_VERSION:
+            self._migrate()
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise CorruptRegistryError(
+                    f"{self.path} is a database, but no modelstore registry", "Open the folder of a registry."
+                )
+        return version
+
+    def _migrate(self) -> None:
+        """Create the file or bring it up to date; any number of processes may do so at the same moment.
+
+        1. take the file lock  2. switch to WAL  3. copy the file, when there is something in it  4. all steps and
+        the new version number in one transaction. A process killed anywhere leaves the old version or the new one
+        (tests/index/test_database.py kills it at each).
+        """
+        from filelock import FileLock
+
+        from modelstore.index.schema import migrations
+
+        lock = FileLock(str(self.path) + ".lock", timeout=BUSY_TIMEOUT_S)
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise ReadOnlyRegistryError(
+                f"A registry cannot be created or upgraded in {self.path.parent} ({error.strerror or error})",
+                "Check the permissions of the folder.",
+            ) from error
+        with lock:
+            connection = self.connection
+            if self._version(connection) == SCHEMA_VERSION:  # another process was first
+                return
+            connection.execute("PRAGMA journal_mode = WAL")
+            if self._version(connection):
+                self._back_up(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                migrations().apply(self.tools)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _back_up(self, connection: sqlite3.Connection) -> None:
+        self._backups.mkdir(parents=True, exist_ok=True)
+        version = self._version(connection)
+        target = self._backups / f"registry-format{version}-{os.urandom(4).hex()}.db"
+        with sqlite3.connect(target) as copy:
+            connection.backup(copy)
+        copy.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if self._closed:
+            raise RegistryError(f"The registry at {self.path.parent} was closed", "Open it again.")
+        if self._pid != os.getpid():
+            self._forget_parent()
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._connect()
+            self._local.connection = found
+            with self._open_lock:
+                self._connections.append(found)
+        return found
+
+    def _forget_parent(self) -> None:
+        # Closing a parent's connection in the child would drop the parent's file locks: keep it, unused, for ever.
+        self._inherited = (self._local, self._connections)
+        self._local = threading.local()
+        self._connections = []
+        self._open_lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def _connect(self) -> sqlite3.Connection:
+        with translated(self.path):
+            if self.read_only:
+                return self._connect_read_only()
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL}")
+            return self._furnish(connection)
+
+    def _connect_read_only(self) -> sqlite3.Connection:
+        from urllib.parse import quote
+
+        for options in ("mode=ro", "mode=ro&immutable=1"):
+            # A WAL database in a folder without write permission opens only as immutable, unless a writer has it open.
+            uri = f"file:{quote(str(self.path))}?{options}"
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            except sqlite3.OperationalError:
+                connection.close()
+                continue
+            return self._furnish(connection)
+        raise ReadOnlyRegistryError(f"The registry database {self.path} cannot be read", "Check its permissions.")
+
+    def _furnish(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.create_function("regexp", 2, regexp, deterministic=True)
+        connection.create_function("bit_count", 1, bit_count, deterministic=True)
+        return connection
+
+    # -- use -------------------------------------------------------------------------------------------------------
+
+    @property
+    def tools(self) -> sqlite_utils.Database:
+        """This thread's connection through sqlite-utils: schema, introspection, bulk work, full-text search."""
+        import sqlite_utils
+
+        return sqlite_utils.Database(self.connection, execute_plugins=False)
+
+    def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Return every row of a query."""
+        with translated(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
+        """Return the first row of a query, or None."""
+        with translated(self.path):
+            row: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+            return row
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the block see one state of the database."""
+        connection = self.connection
+        if connection.in_transaction:
+            yield
+            return
+        with translated(self.path):
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                connection.execute("COMMIT")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has a write transaction open."""
+        return bool(getattr(self._local, "depth", 0)) and self._pid == os.getpid()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection inside a write transaction; nested use joins the outer one.
+
+        Everything in it is committed together, durable on disk when the outermost block ends, or, when the block
+        raises or the process dies, not at all.
+
+        Raises:
+            ReadOnlyRegistryError: The registry cannot be written.
+            RegistryBusyError: Others kept it locked too long.
+            StorageFullError: No space; nothing was changed.
+        """
+        if self.read_only:
+            raise ReadOnlyRegistryError(
+                f"The registry at {self.path.parent} is read-only for this user", "Check the folder's permissions."
+            )
+        connection = self.connection
+        if self.in_transaction:
+            yield connection
+            return
+        with translated(self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            self._local.depth = 1
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._local.depth = 0
+
+    def close(self) -> None:
+        """Close every connection of this process. Later use raises `RegistryError`."""
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        with self._open_lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()

@@ -1,0 +1,103 @@
+"""The journal of a one-machine registry: a table beside the index, written in the same transactions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from modelstore.records.operations import Operation
+
+__all__ = ["append", "contains", "count", "last_stamp", "of_entity", "operation_from_row", "read"]
+
+_COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"
+
+
+class Connection(Protocol):
+    """What is needed of a database connection: the DB-API's `execute`."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
+        """Run one statement."""
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def append(connection: Connection, operation: Operation) -> int:
+    """Add an operation at the end; part of the caller's transaction.
+
+    Returns:
+        Its sequence number in this journal.
+    """
+    cursor = connection.execute(
+        "INSERT INTO ops (stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size)"
+        " VALUES (?,?,?,?,?,?,?,?,?)",
+        (
+            operation.stamp,
+            operation.kind,
+            operation.entity,
+            operation.action,
+            _dump(operation.changes),
+            _dump(operation.parents) if operation.parents else None,
+            operation.actor,
+            operation.batch,
+            operation.batch_size,
+        ),
+    )
+    seq: int = cursor.lastrowid
+    return seq
+
+
+def last_stamp(connection: Connection) -> str | None:
+    """Return the greatest stamp in the journal; None when it is empty."""
+    row = connection.execute("SELECT max(stamp) FROM ops").fetchone()
+    stamp: str | None = row[0]
+    return stamp
+
+
+def contains(connection: Connection, stamp: str) -> bool:
+    """Tell whether the operation with that stamp is here."""
+    return connection.execute("SELECT 1 FROM ops WHERE stamp = ?", (stamp,)).fetchone() is not None
+
+
+def count(connection: Connection) -> int:
+    """Return how many operations there are."""
+    number: int = connection.execute("SELECT count(*) FROM ops").fetchone()[0]
+    return number
+
+
+def read(connection: Connection, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
+    """Yield operations in order of arrival, with their sequence numbers.
+
+    Args:
+        connection: The database.
+        after: Start behind this sequence number; 0 starts at the beginning.
+        limit: At most so many; None for all.
+    """
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM ops WHERE seq > ? ORDER BY seq LIMIT ?", (after, -1 if limit is None else limit)
+    )
+    for row in rows:
+        yield row[0], operation_from_row(row)
+
+
+def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]]:
+    """Return every operation on one entity, in order of arrival."""
+    rows: Iterable[Any] = connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE entity = ? ORDER BY seq", (entity,))
+    return [(row[0], operation_from_row(row)) for row in rows]
+
+
+def operation_from_row(row: Any) -> Operation:
+    """Build the operation that a row of `ops` holds (columns in the order of the table)."""
+    return Operation(
+        stamp=row[1],
+        kind=row[2],
+        entity=row[3],
+        action=row[4],
+        changes=json.loads(row[5]),
+        parents=json.loads(row[6]) if row[6] else {},
+        actor=row[7],
+        batch=row[8],
+        batch_size=row[9],
+    )

@@ -1,0 +1,353 @@
+"""The tables of the index, and how a file of any earlier version becomes one of this version.
+
+The database holds two things: the journal of this registry (`ops`, append-only) and everything else, which is the
+fold of it. `writers`, `uploads` and `verified` belong to this machine alone and are no part of the fold.
+
+Conventions: `key` is a small integer of this file only, `id` the 32 hex digits that are the same everywhere; `op` and
+`*_op` columns hold `ops.seq`, the operation whose value stands there; values that may be anything are JSON.
+
+Times named `created` and `updated` on folded rows are *clock readings*: milliseconds since 1970 shifted left by 16
+bits, plus the counter of the hybrid clock (`modelstore.ids.clock_of`). So within one registry no two changes ever tie,
+and "newest first" is exact inside a millisecond too. `started`, `completed` and the times of machine-local tables are
+plain milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sqlite_utils import Migrations
+
+__all__ = ["APPLICATION_ID", "FOLDED_TABLES", "SCHEMA_VERSION", "TRIGGERS", "VIEWS", "migrations"]
+
+APPLICATION_ID: Final = 0x6D647374
+"""Written into the SQLite header ("mdst"), so that `file` and we can tell whose database it is."""
+
+SCHEMA_VERSION: Final = 1
+"""`PRAGMA user_version` of a database with every migration below applied."""
+
+# States of a model or task row.
+VISIBLE: Final = 0
+ARCHIVED: Final = 1
+DELETED: Final = 2
+INCOMPLETE: Final = 3
+"""Operations on it have arrived, the one that creates it has not."""
+
+_V1: Final = (
+    """
+    CREATE TABLE registry_info (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE writers (
+        id TEXT PRIMARY KEY,             -- 16 hex digits
+        fingerprint TEXT NOT NULL,       -- of the file it writes: a copied registry gets a writer of its own
+        host TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE ops (
+        seq INTEGER PRIMARY KEY,         -- order of arrival here
+        stamp TEXT NOT NULL UNIQUE,      -- hybrid clock and writer; the operation's id
+        entity_kind TEXT NOT NULL,       -- model, task, project
+        entity TEXT NOT NULL,
+        action TEXT NOT NULL,            -- create, edit, publish, delete, restore
+        changes TEXT NOT NULL,           -- JSON object: key -> new value
+        parents TEXT,                    -- JSON object: key -> stamp of the operation whose value is replaced
+        actor TEXT NOT NULL,
+        batch TEXT,                      -- stamp of the first operation of a transaction of several
+        batch_size INTEGER NOT NULL DEFAULT 1
+    ) STRICT
+    """,
+    "CREATE INDEX ops_entity ON ops (entity, seq)",
+    """
+    CREATE TABLE projects (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT UNIQUE,
+        description TEXT,
+        output_uri TEXT,
+        stamps TEXT                      -- JSON: field -> stamp
+    ) STRICT
+    """,
+    """
+    CREATE TABLE models (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        state INTEGER NOT NULL,          -- 0 visible, 1 archived, 2 deleted, 3 incomplete
+        deleted INTEGER NOT NULL DEFAULT 0,
+        name TEXT,
+        project INTEGER REFERENCES projects (key),
+        task TEXT,                       -- id of the task that made it
+        parent TEXT,                     -- id of the model it was made from
+        comment TEXT,
+        framework TEXT,
+        uri TEXT,
+        digest TEXT,                     -- sha256:hex of the bytes behind uri, when known
+        size INTEGER,                    -- bytes
+        package INTEGER NOT NULL DEFAULT 0,
+        iteration INTEGER,
+        created_op INTEGER,
+        published_op INTEGER,
+        created INTEGER NOT NULL DEFAULT 0,
+        updated INTEGER NOT NULL DEFAULT 0,
+        -- What can be long comes last: reading a column means walking over those before it.
+        labels TEXT,                     -- JSON: name -> integer
+        config TEXT,                     -- JSON: {"text": ...} or {"dict": ...}
+        tags TEXT NOT NULL DEFAULT '[]',         -- JSON, sorted: a copy of model_tags for reading rows whole
+        system_tags TEXT NOT NULL DEFAULT '[]',  -- JSON, sorted
+        stamps TEXT                      -- JSON: field -> stamp, for fields set after creation
+    ) STRICT
+    """,
+    "CREATE INDEX models_recent ON models (state, updated, key)",
+    "CREATE INDEX models_project ON models (project, state, updated, key)",
+    "CREATE INDEX models_name ON models (name, state, updated, key)",
+    "CREATE INDEX models_uri ON models (uri, created, key) WHERE uri IS NOT NULL",
+    "CREATE INDEX models_digest ON models (digest) WHERE digest IS NOT NULL",
+    "CREATE INDEX models_task ON models (task) WHERE task IS NOT NULL",
+    "CREATE INDEX models_parent ON models (parent) WHERE parent IS NOT NULL",
+    """
+    CREATE TABLE tags (
+        key INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        visible INTEGER NOT NULL DEFAULT 0,   -- models in state 0 that carry it
+        archived INTEGER NOT NULL DEFAULT 0   -- models in state 1 that carry it
+    ) STRICT
+    """,
+    """
+    CREATE TABLE model_tags (
+        tag INTEGER NOT NULL,
+        model INTEGER NOT NULL,
+        op INTEGER NOT NULL,
+        PRIMARY KEY (tag, model)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX model_tags_model ON model_tags (model, tag)",
+    # One entry per model in state 0 or 1 and tag, in the order in which pages are read.
+    """
+    CREATE TABLE tag_walk (
+        tag INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        model INTEGER NOT NULL,
+        PRIMARY KEY (tag, state, updated, model)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Sets of models, 64 keys to a block (modelstore.index.bitmaps): by state, tag, project, publication.
+    """
+    CREATE TABLE bitmaps (
+        facet INTEGER NOT NULL,
+        value INTEGER NOT NULL,
+        block INTEGER NOT NULL,          -- models.key >> 6
+        bits INTEGER NOT NULL,           -- 1 << (models.key & 63) for each member; never 0
+        PRIMARY KEY (facet, value, block)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE metadata (
+        model INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        type TEXT NOT NULL,              -- int, float, bool, str, list, tuple, dict, None
+        value TEXT NOT NULL,             -- as text, which is what plain equality compares
+        number REAL,                     -- for int, float and bool; NULL otherwise and for NaN
+        json TEXT NOT NULL,
+        op INTEGER NOT NULL,
+        PRIMARY KEY (model, key)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX metadata_value ON metadata (key, value, model)",
+    "CREATE INDEX metadata_number ON metadata (key, number, model) WHERE number IS NOT NULL",
+    # What is known of each reported scalar series, for comparing and sorting; NULL where nothing but NaN was reported.
+    """
+    CREATE TABLE metrics (
+        model INTEGER NOT NULL,
+        title TEXT NOT NULL,
+        series TEXT NOT NULL,
+        last REAL,
+        min REAL,
+        max REAL,
+        PRIMARY KEY (model, title, series)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX metrics_last ON metrics (title, series, last, model)",
+    "CREATE INDEX metrics_min ON metrics (title, series, min, model)",
+    "CREATE INDEX metrics_max ON metrics (title, series, max, model)",
+    """
+    CREATE TABLE tasks (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        state INTEGER NOT NULL,
+        deleted INTEGER NOT NULL DEFAULT 0,
+        name TEXT,
+        project INTEGER REFERENCES projects (key),
+        type TEXT,
+        status TEXT,
+        status_reason TEXT,
+        status_message TEXT,
+        comment TEXT,
+        parent TEXT,
+        output_uri TEXT,
+        labels TEXT,                     -- JSON: name -> integer
+        script TEXT,                     -- JSON: how it was started
+        runtime TEXT,                    -- JSON: host, process, versions
+        last_iteration INTEGER,
+        started INTEGER,
+        completed INTEGER,
+        tags TEXT NOT NULL DEFAULT '[]',
+        system_tags TEXT NOT NULL DEFAULT '[]',
+        created_op INTEGER,
+        published_op INTEGER,
+        created INTEGER NOT NULL DEFAULT 0,
+        updated INTEGER NOT NULL DEFAULT 0,
+        stamps TEXT
+    ) STRICT
+    """,
+    "CREATE INDEX tasks_recent ON tasks (state, updated, key)",
+    "CREATE INDEX tasks_project ON tasks (project, name, state, updated, key)",
+    """
+    CREATE TABLE task_tags (
+        tag INTEGER NOT NULL,
+        task INTEGER NOT NULL,
+        op INTEGER NOT NULL,
+        PRIMARY KEY (tag, task)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX task_tags_task ON task_tags (task, tag)",
+    """
+    CREATE TABLE links (
+        task TEXT NOT NULL,
+        direction TEXT NOT NULL,         -- input, output
+        name TEXT NOT NULL,
+        model TEXT NOT NULL,
+        op INTEGER NOT NULL,
+        PRIMARY KEY (task, direction, name)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX links_model ON links (model, direction)",
+    # The remaining keyed values (hyper-parameters, configuration objects, system tags) and, with a NULL value,
+    # what was removed: the removal must go on winning over an older addition that arrives later.
+    """
+    CREATE TABLE items (
+        entity TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT,
+        op INTEGER NOT NULL,
+        PRIMARY KEY (entity, key)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE conflicts (
+        entity TEXT NOT NULL,
+        key TEXT NOT NULL,
+        fork TEXT NOT NULL,              -- stamp of the last common operation on that key; '' for none
+        branches TEXT NOT NULL,          -- JSON: stamps of the operations that each replaced it
+        agree INTEGER NOT NULL,          -- 1 when the branches lead to the same value
+        PRIMARY KEY (entity, key, fork)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE uploads (
+        id INTEGER PRIMARY KEY,
+        model TEXT NOT NULL,
+        snapshot TEXT NOT NULL,          -- path inside the registry folder
+        destination TEXT NOT NULL,
+        changes TEXT NOT NULL,           -- JSON: what the model's row gets once the bytes are there
+        status TEXT NOT NULL,            -- pending, failed
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        host TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX uploads_model ON uploads (model)",
+    # Files that were found to hold their digest, and how they looked then: what has not changed since is not read again.
+    """
+    CREATE TABLE verified (
+        path TEXT PRIMARY KEY,           -- relative to the registry folder where it lies in it
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+TRIGGERS: Final = {
+    # What was published stays: not through another object, not through raw SQL. The one lawful change is the arrival
+    # of an earlier publication from elsewhere, which moves published_op back.
+    "models_published_frozen": """
+        CREATE TRIGGER models_published_frozen
+        BEFORE UPDATE OF uri, digest, size, package, labels, config, framework, iteration ON models
+        WHEN old.published_op IS NOT NULL AND new.published_op = old.published_op AND (
+            new.uri IS NOT old.uri OR new.digest IS NOT old.digest OR new.size IS NOT old.size
+            OR new.package IS NOT old.package OR new.labels IS NOT old.labels OR new.config IS NOT old.config
+            OR new.framework IS NOT old.framework OR new.iteration IS NOT old.iteration)
+        BEGIN SELECT raise(ABORT, 'the model is published and its content cannot change'); END
+    """,
+    "models_published_once": """
+        CREATE TRIGGER models_published_once
+        BEFORE UPDATE OF published_op ON models
+        WHEN old.published_op IS NOT NULL AND new.published_op IS NOT old.published_op AND NOT EXISTS (
+            SELECT 1 FROM ops AS earlier, ops AS current
+            WHERE earlier.seq = new.published_op AND current.seq = old.published_op
+              AND earlier.action = 'publish' AND earlier.entity = old.id AND earlier.stamp < current.stamp)
+        BEGIN SELECT raise(ABORT, 'the model is published and cannot be unpublished'); END
+    """,
+    "models_published_kept": """
+        CREATE TRIGGER models_published_kept BEFORE DELETE ON models WHEN old.published_op IS NOT NULL
+        BEGIN SELECT raise(ABORT, 'the model is published; its row can only be marked as deleted'); END
+    """,
+    "ops_append_only": """
+        CREATE TRIGGER ops_append_only BEFORE UPDATE ON ops
+        WHEN NOT (old.batch_size = 0 AND new.batch_size > 0  -- a transaction ends and knows its size
+            AND new.seq = old.seq AND new.stamp = old.stamp AND new.entity_kind = old.entity_kind
+            AND new.entity = old.entity AND new.action = old.action AND new.changes = old.changes
+            AND new.parents IS old.parents AND new.actor = old.actor AND new.batch IS old.batch)
+        BEGIN SELECT raise(ABORT, 'operations are never changed'); END
+    """,
+    "ops_kept": """
+        CREATE TRIGGER ops_kept BEFORE DELETE ON ops
+        BEGIN SELECT raise(ABORT, 'operations are never deleted'); END
+    """,
+}
+
+VIEWS: Final[dict[str, str]] = {}
+
+FOLDED_TABLES: Final = (
+    "models",
+    "tags",
+    "model_tags",
+    "tag_walk",
+    "bitmaps",
+    "metadata",
+    "tasks",
+    "task_tags",
+    "links",
+    "items",
+    "conflicts",
+    "projects",
+)
+"""What `rebuild` empties and makes again from `ops`; what refers to others comes before them."""
+
+
+def migrations() -> Migrations:
+    """Return the migrations, oldest first; each takes the file from one schema version to the next."""
+    from sqlite_utils import Migrations
+
+    steps = Migrations("modelstore")
+
+    @steps()
+    def m001_first_release(db: object) -> None:
+        from sqlite_utils import Database
+
+        assert isinstance(db, Database)  # noqa: S101 - narrows the type that sqlite-utils hands over
+        for statement in (*_V1, *TRIGGERS.values(), *VIEWS.values()):
+            db.execute(statement)
+
+    return steps

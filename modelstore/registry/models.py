@@ -1,0 +1,454 @@
+"""Models: what can be done with them, apart from their bytes.
+
+Every change is one transaction that reads what it depends on, checks it, and writes. Fields that are not named are not
+touched, so two objects that edit different fields of one model never undo each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Iterator
+
+from modelstore.errors import (
+    InvalidMetadataError,
+    InvalidRequestError,
+    MissingWeightsError,
+    ModelInUseError,
+    ModelNotFoundError,
+    PublishedModelError,
+)
+from modelstore.ids import is_id, new_id, to_datetime
+from modelstore.index import ops, reader
+from modelstore.journal import Draft
+from modelstore.records.entities import HistoryEntry, Link, ModelRecord
+from modelstore.records.operations import FROZEN_FIELDS
+from modelstore.records.values import decode
+from modelstore.registry import rules
+from modelstore.storage import uris
+
+if TYPE_CHECKING:
+    from modelstore.registry.registry import Registry
+
+__all__ = ["UNSET", "Models", "Unset"]
+
+
+class Unset:
+    """The type of `UNSET`: an argument that was not given, as opposed to None, "" or []."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+_TEXTS: Final = frozenset(("comment", "framework", "digest", "task", "parent"))
+
+
+class Models:
+    """The models of one registry.
+
+    Args:
+        registry: The registry.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._database = registry.database
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, model_id: str, *, deleted: bool = False) -> ModelRecord:
+        """Return one model as it stands.
+
+        Args:
+            model_id: 32 hex digits.
+            deleted: Also return a model that was removed.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        record = reader.model(self._database, _checked_id(model_id))
+        if record is None:
+            raise ModelNotFoundError(f"There is no model {model_id} in {self._registry.folder}", "Check the id.")
+        if record.deleted and not deleted:
+            raise ModelNotFoundError(
+                f"The model {model_id} was removed from {self._registry.folder}", "Its history can still be read."
+            )
+        return record
+
+    def by_uri(self, uri: str, *, archived: bool = False) -> ModelRecord | None:
+        """Return the model with exactly this URI that was registered first; None when there is none.
+
+        Args:
+            uri: As registered; a path of bytes that the registry holds itself is recognised too.
+            archived: Also consider archived models.
+        """
+        wanted = self._registry.weights.logical(uri)
+        row = self._database.one(
+            "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY created, key LIMIT 1", (wanted, int(archived))
+        )
+        return None if row is None else reader.models(self._database, [row[0]])[0]
+
+    def history(self, model_id: str) -> list[HistoryEntry]:
+        """Return every change of a model, oldest first; those of removed models too.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        self.get(model_id, deleted=True)
+        known: dict[tuple[str, str], Any] = {}
+        entries = []
+        operations = sorted((o for _, o in ops.of_entity(self._database.connection, model_id)), key=lambda o: o.stamp)
+        for operation in operations:
+            at = to_datetime(operation.ms)
+            assert at is not None  # noqa: S101 - an operation always has a time
+            for key, value in operation.changes.items():
+                new = _plain(key, value)
+                old = known.get((key, operation.parents.get(key, "")))
+                known[key, operation.stamp] = new
+                if operation.action == "publish" and (old == new or not (old or new)):
+                    continue  # it fixes what is there already
+                entries.append(HistoryEntry(at, operation.actor, operation.action, key, old, new, operation.stamp))
+            if operation.action == "publish":
+                entry = HistoryEntry(at, operation.actor, "publish", "published", None, True, operation.stamp)
+                entries.append(entry)
+        return entries
+
+    def links(self, model_id: str, direction: str | None = None) -> list[Link]:
+        """Return the links that tasks have to a model ("input" uses it, "output" made it), oldest first."""
+        return reader.links_of_model(self._database, _checked_id(model_id), direction)
+
+    # -- creating --------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        *,
+        model_id: str | None = None,
+        name: str,
+        tags: Iterable[str] = (),
+        system_tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        links: Sequence[tuple[str, str, str]] = (),
+        **fields: Any,
+    ) -> ModelRecord:
+        """Register a model.
+
+        Args:
+            model_id: Its id; None makes one.
+            name: What people call it; need not be unique.
+            tags: Its tags.
+            system_tags: "archived" and the like.
+            metadata: Key to value.
+            links: Task id, direction and link name of tasks that are to refer to it, in the same transaction.
+            **fields: project, task, parent, comment, framework, uri, digest, size, package, labels, config, iteration;
+                None means none.
+
+        Returns:
+            The model.
+
+        Raises:
+            InvalidRequestError: A value is not acceptable; nothing was changed.
+        """
+        model_id = _checked_id(model_id) if model_id is not None else new_id()
+        changes: dict[str, Any] = {"name": rules.check_name("model name", name)}
+        changes |= {k: v for k, v in self._checked(fields).items() if v is not None and v is not False}
+        changes |= {f"tag:{tag}": True for tag in rules.check_tags(tags)}
+        changes |= {f"systag:{tag}": True for tag in rules.check_tags(system_tags, "system tags")}
+        for key, value in (metadata or {}).items():
+            changes[f"meta:{rules.check_metadata_key(key)}"] = rules.metadata_pair(key, value, None)
+        drafts = [Draft("model", model_id, "create", changes)]
+        drafts += [_link_draft(task, direction, link, model_id) for task, direction, link in links]
+        with self._database.write():
+            self._registry.commit(drafts)
+            return self.get(model_id)
+
+    # -- editing ---------------------------------------------------------------------------------------------------
+
+    def edit(self, model_id: str, **fields: Any) -> ModelRecord:
+        """Set fields of a model; those not named keep their values, a field set to None is cleared.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            PublishedModelError: A content field of a published model would change.
+            InvalidRequestError: A value is not acceptable; nothing was changed.
+        """
+        checked = self._checked(fields)
+        with self._editing(model_id) as (record, drafts):
+            current = self._current(record)
+            changes = {k: v for k, v in checked.items() if current[k] != v}
+            frozen = sorted(set(changes) & set(FROZEN_FIELDS))
+            if record.published and frozen:
+                raise PublishedModelError(
+                    f"The model {record.name!r} ({record.id}) is published; its {', '.join(frozen)} cannot change",
+                    "Register a new model instead.",
+                )
+            if changes:
+                drafts.append(Draft("model", record.id, "edit", changes))
+        return self.get(model_id)
+
+    def tag(
+        self,
+        model_id: str,
+        *,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+        replace: Iterable[str] | None = None,
+        system: bool = False,
+    ) -> ModelRecord:
+        """Add and remove tags, or replace them all; tags added or removed by others at the same time stay so.
+
+        Args:
+            model_id: The model.
+            add: Tags to add.
+            remove: Tags to take away; those it does not carry are ignored.
+            replace: The complete new set; [] removes every tag. None leaves the rest alone.
+            system: Work on the system tags.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            InvalidRequestError: A tag is not acceptable; nothing was changed.
+        """
+        what = "system tags" if system else "tags"
+        added, removed = rules.check_tags(add, what), rules.check_tags(remove, what)
+        wanted = None if replace is None else rules.check_tags(replace, what)
+        prefix = "systag:" if system else "tag:"
+        with self._editing(model_id) as (record, drafts):
+            present = set(record.system_tags if system else record.tags)
+            target = (present if wanted is None else set(wanted)) - set(removed) | set(added)
+            changes: dict[str, Any] = {f"{prefix}{tag}": True for tag in sorted(target - present)}
+            changes |= {f"{prefix}{tag}": None for tag in sorted(present - target)}
+            if changes:
+                drafts.append(Draft("model", record.id, "edit", changes))
+        return self.get(model_id)
+
+    def set_metadata(
+        self, model_id: str, values: Mapping[str, tuple[str | None, Any]], *, replace: bool = False
+    ) -> ModelRecord:
+        """Set metadata values; published models too keep an editable metadata.
+
+        Args:
+            model_id: The model.
+            values: Key to (type name or None, value).
+            replace: Remove every key that is not in ``values``.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            InvalidMetadataError: A key, type or value is not acceptable; nothing was changed.
+        """
+        pairs = {rules.check_metadata_key(k): rules.metadata_pair(k, v, t) for k, (t, v) in values.items()}
+        with self._editing(model_id) as (record, drafts):
+            current = record.metadata
+            changes: dict[str, Any] = {
+                f"meta:{key}": pair
+                for key, pair in pairs.items()
+                if key not in current or not _same(current[key].type, current[key].value, pair)
+            }
+            if replace:
+                changes |= {f"meta:{key}": None for key in current if key not in pairs}
+            if changes:
+                drafts.append(Draft("model", record.id, "edit", changes))
+        return self.get(model_id)
+
+    def delete_metadata(self, model_id: str, keys: Iterable[str]) -> ModelRecord:
+        """Remove metadata keys; those it does not have are ignored.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        if isinstance(keys, str):
+            raise InvalidMetadataError(f"Metadata keys must be a list, not the string {keys!r}", "Put it in a list.")
+        unwanted = [rules.check_metadata_key(key) for key in keys]
+        with self._editing(model_id) as (record, drafts):
+            changes = {f"meta:{key}": None for key in unwanted if key in record.metadata}
+            if changes:
+                drafts.append(Draft("model", record.id, "edit", changes))
+        return self.get(model_id)
+
+    # -- life cycle ------------------------------------------------------------------------------------------------
+
+    def publish(self, model_id: str, *, require_weights: bool = True) -> ModelRecord:
+        """Fix a model's content for good; publishing again changes nothing.
+
+        Args:
+            model_id: The model.
+            require_weights: Refuse a model without weights.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            MissingWeightsError: It has no weights, or they are still being uploaded.
+        """
+        with self._editing(model_id) as (record, drafts):
+            if not record.published:
+                self._check_publishable(record, require_weights)
+                current = self._current(record)
+                drafts.append(Draft("model", record.id, "publish", {field: current[field] for field in FROZEN_FIELDS}))
+        return self.get(model_id)
+
+    def _check_publishable(self, record: ModelRecord, require_weights: bool) -> None:
+        pending = reader.uploads(self._database, record.id)
+        if pending:
+            raise MissingWeightsError(
+                f"The weights of model {record.name!r} ({record.id}) are still being uploaded to "
+                f"{uris.redact(pending[0].destination)} ({pending[0].status})",
+                "Wait for the upload, or resume it with `modelstore uploads --resume`.",
+            )
+        if require_weights and record.uri is None:
+            raise MissingWeightsError(
+                f"The model {record.name!r} ({record.id}) has no weights to publish",
+                "Give it some with update_weights(), or publish with require_weights=False.",
+            )
+
+    def archive(self, model_id: str, *, archived: bool = True) -> ModelRecord:
+        """Hide a model from queries that do not ask for archived ones, or bring it back.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        if archived:
+            return self.tag(model_id, add=["archived"], system=True)
+        return self.tag(model_id, remove=["archived"], system=True)
+
+    def delete(self, model_id: str, *, force: bool = False) -> ModelRecord:
+        """Remove a model: it is found no more, its history stays. Its bytes are another matter (`Weights.release`).
+
+        Args:
+            model_id: The model.
+            force: Also when a task uses it as input, or the task that made it is published.
+
+        Returns:
+            The model as it was.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            ModelInUseError: Something refers to it, and ``force`` was not given.
+        """
+        with self._editing(model_id) as (record, drafts):
+            if not force:
+                self._check_unused(record)
+            drafts.append(Draft("model", record.id, "delete", {"deleted": True}))
+            for link in self.links(model_id):
+                drafts.append(
+                    Draft("task", link.task, "edit", {f"link:{link.direction}:{link.name}": None})
+                )
+        return record
+
+    def _check_unused(self, record: ModelRecord) -> None:
+        users = self.links(record.id, "input")
+        if users:
+            raise ModelInUseError(
+                f"The model {record.name!r} ({record.id}) is the input of task {users[0].task}"
+                + (f" and {len(users) - 1} more" if len(users) > 1 else ""),
+                "Remove it with force=True to drop those links.",
+            )
+        task = reader.task(self._database, record.task) if record.task else None
+        if task is not None and task.published:
+            raise ModelInUseError(
+                f"The model {record.name!r} ({record.id}) was made by the published task {task.id}",
+                "Remove it with force=True.",
+            )
+
+    def restore(self, model_id: str) -> ModelRecord:
+        """Bring a removed model back as it was; one that is there stays as it is.
+
+        Raises:
+            ModelNotFoundError: There never was such a model.
+        """
+        with self._database.write():
+            record = self.get(model_id, deleted=True)
+            if record.deleted:
+                self._registry.commit([Draft("model", record.id, "restore", {"deleted": False})])
+        return self.get(model_id)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _editing(self, model_id: str) -> Iterator[tuple[ModelRecord, list[Draft]]]:
+        """Give the model as it is inside the transaction that will commit what the block adds to the list."""
+        self.get(model_id)  # a wrong id is told apart from a locked registry, and costs no lock
+        with self._database.write():
+            drafts: list[Draft] = []
+            yield self.get(model_id), drafts
+            if drafts:
+                self._registry.commit(drafts)
+
+    def _current(self, record: ModelRecord) -> dict[str, Any]:
+        return {
+            "name": record.name,
+            "project": record.project,
+            "task": record.task,
+            "parent": record.parent,
+            "comment": record.comment,
+            "uri": record.uri,
+            "digest": record.digest,
+            "size": record.size,
+            "package": record.package,
+            "labels": record.labels or None,
+            "config": record.config,
+            "framework": record.framework,
+            "iteration": record.iteration,
+        }
+
+    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        checked: dict[str, Any] = {}
+        for field, value in fields.items():
+            if value is None:
+                checked[field] = False if field == "package" else None
+            elif field == "name":
+                checked[field] = rules.check_name("model name", value)
+            elif field == "project":
+                checked[field] = rules.check_project(value)
+            elif field == "labels":
+                checked[field] = rules.check_labels(value) or None
+            elif field == "uri":
+                checked[field] = self._registry.weights.logical(value)
+            elif field in ("size", "iteration"):
+                checked[field] = _checked_integer(field, value)
+            elif field == "package":
+                checked[field] = bool(value)
+            elif field == "config":
+                checked[field] = value
+            elif field in _TEXTS:
+                checked[field] = rules.check_text(field, value)
+            else:
+                raise InvalidRequestError(f"A model has no field {field!r}")
+        return checked
+
+
+def _checked_id(model_id: object) -> str:
+    if isinstance(model_id, str) and is_id(model_id.strip()):
+        return model_id.strip()
+    raise ModelNotFoundError(f"{model_id!r:.80} is no model id", "An id has 32 hexadecimal digits.")
+
+
+def _checked_integer(field: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or abs(int(value.__index__())) >= 2**63:
+        raise InvalidRequestError(f"The {field} must be a whole number, not {value!r:.80}")
+    return int(value.__index__())
+
+
+def _link_draft(task: str, direction: str, name: str, model: str) -> Draft:
+    return Draft("task", task, "edit", {f"link:{direction}:{rules.check_name('link name', name)}": model})
+
+
+def _same(kind: str, value: Any, pair: list[Any]) -> bool:
+    # repr tells 1 from True and 0.0 from -0.0, and finds NaN equal to itself, which == does not.
+    return kind == pair[0] and repr(value) == repr(decode(pair[1]))
+
+
+def _plain(key: str, value: Any) -> Any:
+    if key.startswith("meta:") and value is not None:
+        return decode(value[1])
+    if key == "config" and value is not None:
+        return value.get("text") if "text" in value else decode(value.get("dict"))
+    return decode(value) if not isinstance(value, dict) else value
+
+
+def dump_config(config: Mapping[str, Any] | None) -> str:
+    """Return a configuration as text: the text given, or a dictionary as indented JSON; "" for none."""
+    if not config:
+        return ""
+    if "text" in config:
+        return str(config["text"])
+    return json.dumps(config["dict"], ensure_ascii=False, allow_nan=False, indent=4)

@@ -1,0 +1,50 @@
+"""What the machine tells about the place of a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["machine_id", "network_filesystem"]
+
+_NETWORK: Final = frozenset(
+    (
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "pvfs2",
+        "orangefs", "wekafs", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone",
+        "fuse.ceph", "fuse.mfs", "fuse.juicefs", "fuse.goofys", "fuse.blobfuse", "fuse.davfs", "davfs",
+    )
+)  # fmt: skip
+
+
+def network_filesystem(folder: Path) -> str | None:
+    """Return the kind of network filesystem that a folder lies on ("nfs4"); None for a local one or an unknown."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as stream:
+            lines = stream.read().decode(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    mounts = {}
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) > 4 and right:
+            mounts[fields[4].encode().decode("unicode_escape")] = right.split(" ", 1)[0]  # later mounts cover earlier
+    path = os.path.realpath(folder)
+    while path not in mounts and path != "/":
+        path = os.path.dirname(path)
+    kind = mounts.get(path)
+    return kind if kind in _NETWORK else None
+
+
+def machine_id() -> str:
+    """Return something that tells this machine from others; its name where there is nothing better."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            with open(path) as stream:
+                text = stream.read().strip()
+        except OSError:
+            continue
+        if text:
+            return text
+    return os.uname().nodename

@@ -1,0 +1,337 @@
+"""A registry: one folder, opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from modelstore import config
+from modelstore.errors import (
+    CorruptRegistryError,
+    InvalidRequestError,
+    NetworkFilesystemError,
+    NewerRegistryError,
+    ReadOnlyRegistryError,
+    RegistryNotFoundError,
+)
+from modelstore.ids import new_id, new_writer, now_ms
+from modelstore.index import fold, ops
+from modelstore.index.database import Database
+from modelstore.index.ingest import Ingested, append_own, ingest, rebuild
+from modelstore.journal import Draft, seal
+from modelstore.records.operations import Action, EntityKind, Operation
+from modelstore.registry import mounts
+
+if TYPE_CHECKING:
+    from modelstore.registry.doctor import Finding
+    from modelstore.registry.models import Models
+    from modelstore.registry.tasks import Tasks
+    from modelstore.registry.weights import Weights
+
+__all__ = ["Registry", "open_registry"]
+
+FORMAT_FILE: Final = "modelstore.json"
+FORMAT: Final = 1
+_KNOWN_BUT_NOT_YET: Final = ("http", "https", "postgresql", "postgres")
+
+
+class Registry:
+    """A model registry in a folder of this machine.
+
+    Safe to use from any number of threads and processes at once; a process that dies at any point leaves each change
+    wholly done or not done at all. A context manager: leaving it waits for uploads and closes the database.
+
+    Args:
+        uri: Folder of the registry (path or `file://` URI); None takes `MODELSTORE_REGISTRY` or the user's data folder.
+        create: Make the registry when the folder has none.
+        cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
+        actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
+
+    Raises:
+        RegistryNotFoundError: There is none, and ``create`` is False.
+        InvalidRequestError: The URI is of no kind that this version can open.
+        NewerRegistryError: A newer modelstore wrote it.
+        CorruptRegistryError: Its database or format file is damaged.
+        ReadOnlyRegistryError: It must be created, and the folder cannot be written.
+        NetworkFilesystemError: The folder lies on a network filesystem.
+    """
+
+    def __init__(
+        self,
+        uri: str | os.PathLike[str] | None = None,
+        *,
+        create: bool = True,
+        cache: str | os.PathLike[str] | None = None,
+        actor: str | None = None,
+    ) -> None:
+        self.folder = _folder(config.registry_uri() if uri is None else uri)
+        self.actor = actor or config.actor()
+        self.cache_folder = Path(cache).expanduser().absolute() if cache is not None else config.cache_folder()
+        self.version = 0
+        self._local = threading.local()
+        self._writer: tuple[int, str] | None = None
+        self._open(create)
+        self.database = Database(self.folder / "registry.db", self.folder / "backups", create=True)
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _open(self, create: bool) -> None:
+        kind = mounts.network_filesystem(self.folder)
+        if kind is not None:
+            raise NetworkFilesystemError(
+                f"{self.folder} lies on a network filesystem ({kind}), where SQLite loses writes of concurrent hosts",
+                "Keep the registry on a local disk, and let set_upload_destination() or output_uri name the share.",
+            )
+        path = self.folder / FORMAT_FILE
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            self._create(path, create)
+            return
+        except OSError as error:
+            raise ReadOnlyRegistryError(f"{path} cannot be read ({error.strerror})", "Check its permissions.") from error
+        try:
+            record = json.loads(text)
+            kind, version, self.id = str(record["kind"]), int(record["format"]), str(record["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptRegistryError(f"{path} is damaged", "Restore it from a backup.") from error
+        if version > FORMAT or kind != "local":
+            raise NewerRegistryError(
+                f"The registry at {self.folder} is of kind {kind!r}, format {version}; this modelstore opens kind "
+                f"'local' up to format {FORMAT}",
+                'Upgrade with: pip install -U "modelstore-local"',
+            )
+
+    def _create(self, path: Path, create: bool) -> None:
+        """Make the folder and its format file; of several processes that do so at once, one file stands."""
+        if not create and not (self.folder / "registry.db").exists():
+            raise RegistryNotFoundError(f"There is no registry at {self.folder}", "Check the path, or create it.")
+        record = {"format": FORMAT, "kind": "local", "id": new_id(), "software": "modelstore"}
+        temporary = path.with_name(f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
+            try:
+                os.link(temporary, path)  # fails when another process was first, unlike a rename
+            except FileExistsError:
+                record = json.loads(path.read_text())
+            finally:
+                temporary.unlink()
+        except (NotADirectoryError, FileExistsError) as error:
+            raise InvalidRequestError(f"{self.folder} is no folder", "Name a folder for the registry.") from error
+        except OSError as error:
+            raise ReadOnlyRegistryError(
+                f"A registry cannot be created in {self.folder} ({error.strerror})", "Check the folder's permissions."
+            ) from error
+        self.id = str(record["id"])
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def uri(self) -> str:
+        """The registry's folder as a `file://` URI."""
+        return self.folder.as_uri()
+
+    @property
+    def models(self) -> Models:
+        """The models of this registry."""
+        from modelstore.registry.models import Models
+
+        return self._part("models", Models)
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of this registry."""
+        from modelstore.registry.tasks import Tasks
+
+        return self._part("tasks", Tasks)
+
+    @property
+    def weights(self) -> Weights:
+        """The bytes of this registry's models: storing, uploading, local copies."""
+        from modelstore.registry.weights import Weights
+
+        return self._part("weights", Weights)
+
+    def _part(self, name: str, factory: Any) -> Any:
+        parts = self.__dict__.setdefault("_parts", {})
+        found = parts.get(name)
+        if found is None:
+            found = parts.setdefault(name, factory(self))
+        return found
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make several changes as one: others see all of them or none.
+
+        The changes are durable when the block ends; when it raises, or the process dies in it, none was made.
+
+        Raises:
+            ReadOnlyRegistryError: The registry cannot be written.
+            RegistryBusyError: Others kept it locked too long.
+        """
+        if getattr(self._local, "batch", None) is not None:
+            yield
+            return
+        with self.database.write() as connection:
+            batch: list[tuple[int, str]] = []
+            self._local.batch = batch
+            try:
+                yield
+                if batch:
+                    connection.execute(
+                        "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
+                        (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
+                    )
+            finally:
+                self._local.batch = None
+        self.version += 1
+
+    def commit(self, drafts: Sequence[Draft]) -> list[Operation]:
+        """Write changes into the journal and the index, as one transaction or as part of the one that is open.
+
+        Returns:
+            The operations they became.
+        """
+        with self.database.write() as connection:
+            batch: list[tuple[int, str]] | None = getattr(self._local, "batch", None)
+            operations = seal(
+                drafts,
+                last=ops.last_stamp(connection),
+                writer=self._writer_id(),
+                actor=self.actor,
+                parents_of=self._parents_of,
+            )
+            for operation in operations:
+                sealed = operation if batch is None else _in_batch(operation, batch)
+                seq = append_own(connection, sealed)
+                if batch is not None:
+                    batch.append((seq, sealed.batch or ""))
+        self.version += 1
+        return operations
+
+    def _parents_of(self, kind: EntityKind, entity: str, action: Action, keys: list[str]) -> dict[str, str]:
+        connection = self.database.connection
+        if action == "delete":
+            return fold.all_winners(connection, kind, entity)
+        return fold.winners(connection, kind, entity, keys)
+
+    def _writer_id(self) -> str:
+        """Return this registry's writer id; a copy of the folder gets one of its own.
+
+        Stamps must stay unique when somebody copies a registry and both copies go on: the copy's database file has
+        another inode.
+        """
+        if self._writer is not None and self._writer[0] == os.getpid():
+            return self._writer[1]
+        status = os.stat(self.database.path)
+        filesystem = os.statvfs(self.database.path).f_fsid
+        fingerprint = f"{mounts.machine_id()}:{filesystem:x}:{status.st_ino}"
+        with self.database.write() as connection:
+            row = connection.execute("SELECT id FROM writers WHERE fingerprint = ?", (fingerprint,)).fetchone()
+            writer = row[0] if row is not None else new_writer()
+            if row is None:
+                connection.execute(
+                    "INSERT INTO writers VALUES (?,?,?,?)", (writer, fingerprint, os.uname().nodename, now_ms())
+                )
+        self._writer = (os.getpid(), writer)
+        return str(writer)
+
+    def ingest(self, operations: Iterable[Operation]) -> Ingested:
+        """Take in operations made elsewhere, in any order, any number of times.
+
+        Raises:
+            InvalidOperationError: One breaks the format; none was taken in.
+        """
+        with self.database.write() as connection:
+            result = ingest(connection, operations)
+        self.version += 1
+        return result
+
+    def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
+        """Yield the journal's operations in order of arrival with their numbers, behind number ``after``."""
+        return ops.read(self.database.connection, after, limit)
+
+    def rebuild(self) -> int:
+        """Make the index anew from the journal, in one transaction; returns the number of operations folded."""
+        with self.database.write() as connection:
+            count = rebuild(connection)
+        self.version += 1
+        return count
+
+    def check(self, *, deep: bool = False) -> list[Finding]:
+        """Look for what is wrong with this registry; an empty list means nothing is.
+
+        Args:
+            deep: Read every stored byte and fold the whole journal for comparison.
+        """
+        from modelstore.registry.doctor import examine
+
+        return examine(self, deep=deep)
+
+    # -- end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for this process's uploads and close the database; later use raises `RegistryError`."""
+        parts = self.__dict__.get("_parts", {})
+        if "weights" in parts:
+            parts["weights"].close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Registry({str(self.folder)!r})"
+
+
+def _in_batch(operation: Operation, batch: list[tuple[int, str]]) -> Operation:
+    from dataclasses import replace
+
+    # The size is not known before the transaction ends: 0 stands for it until then.
+    return replace(operation, batch=batch[0][1] if batch else operation.stamp, batch_size=0)
+
+
+def _folder(uri: str | os.PathLike[str]) -> Path:
+    text = os.fspath(uri)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InvalidRequestError(f"{text!r} is no folder for a registry")
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return Path(text).expanduser().absolute()
+    if scheme.lower() == "file":
+        from modelstore.storage.uris import local_path
+
+        path = local_path(text)
+        if path is not None:
+            return path
+    if scheme.lower() in _KNOWN_BUT_NOT_YET:
+        raise InvalidRequestError(f"This version cannot open a registry at {scheme}://", "Open a folder instead.")
+    raise InvalidRequestError(
+        f"This version cannot keep a registry at {scheme}://",
+        "Open a folder, and let set_upload_destination() or output_uri send the weights there.",
+    )
+
+
+def open_registry(
+    uri: str | os.PathLike[str] | None = None,
+    *,
+    create: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    actor: str | None = None,
+) -> Registry:
+    """Open a registry; see `Registry` for the arguments and errors."""
+    return Registry(uri, create=create, cache=cache, actor=actor)

@@ -1,0 +1,275 @@
+"""Uploads in the background.
+
+What is to be sent lies in the registry folder (`uploads/`) and in the table `uploads` from before the call returns until
+the destination has the bytes. So an upload outlives the process: a later one goes on with it.
+
+    1. the snapshot moves from `objects/tmp/` to `uploads/`      2. the row is written
+    3. the bytes are sent and verified                            4. in one transaction: the model gets its new content,
+    5. the snapshot is deleted, and the user's file if asked         the row goes
+
+Killed before 2, a file without a row is left, which `gc` removes; killed later, the row is there and the upload can be
+taken up again. Sending twice does no harm, since contents have addresses of their own.
+(tests/registry/test_crashes.py kills the process everywhere.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from modelstore.errors import ModelNotFoundError, ModelStoreError, StorageError, UploadError
+from modelstore.ids import new_id, now_ms
+from modelstore.index import reader
+from modelstore.records.entities import UploadRecord
+from modelstore.registry.weights import Snapshot, delete_files
+from modelstore.storage.fingerprints import Fingerprint
+from modelstore.storage.objects import remote_object_uri
+from modelstore.storage.uris import redact
+
+if TYPE_CHECKING:
+    from modelstore.registry.registry import Registry
+
+__all__ = ["Enqueued", "Uploads"]
+
+logger = logging.getLogger("modelstore")
+
+_WORKERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """An upload that is written down: its number, its model, and the URI that the weights will have."""
+
+    id: int
+    model: str
+    uri: str
+    snapshot: Snapshot
+
+
+class Uploads:
+    """The background uploads of one registry in this process.
+
+    Uploads of different models do not wait for each other; those of one model happen in order.
+
+    Args:
+        registry: The registry.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+        self._running: dict[int, Future[None]] = {}
+        self._models: dict[int, str] = {}
+        self._last_of_model: dict[str, Future[None]] = {}
+        self._failures: dict[int, tuple[str, ModelStoreError]] = {}
+
+    def pending(self, model_id: str | None = None) -> list[UploadRecord]:
+        """Return the uploads that have not finished, of this process and of others, oldest first."""
+        return reader.uploads(self._registry.database, model_id)
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Move a snapshot to where it waits for its upload."""
+        assert snapshot.path is not None  # noqa: S101 - only a snapshot that is still here is sent
+        folder = self._registry.folder / "uploads"
+        folder.mkdir(exist_ok=True)
+        target = folder / new_id()
+        os.rename(snapshot.path, target)  # step 1
+        snapshot.path = target
+
+    def enqueue(
+        self, model_id: str, snapshot: Snapshot, destination: str, fields: dict[str, Any], delete: Sequence[Path]
+    ) -> Enqueued:
+        """Write down, as part of the caller's transaction, what is to be sent; `start` must follow its end."""
+        fingerprint, path = snapshot.fingerprint, snapshot.path
+        assert path is not None  # noqa: S101 - `adopt` came before
+        uri = remote_object_uri(destination, fingerprint.digest, snapshot.name)
+        changes = {
+            "fields": fields,
+            "filename": snapshot.name,
+            "size": fingerprint.size,
+            "sha256": fingerprint.sha256,
+            "xxh3": fingerprint.xxh3,
+            "delete": [str(one.absolute()) for one in delete],
+        }
+        with self._registry.database.write() as connection:  # step 2
+            cursor = connection.execute(
+                "INSERT INTO uploads (model, snapshot, destination, changes, status, host, pid, actor, created)"
+                " VALUES (?,?,?,?,'pending',?,?,?,?)",
+                (
+                    model_id, f"uploads/{path.name}", destination, json.dumps(changes), os.uname().nodename,
+                    os.getpid(), self._registry.actor, now_ms(),
+                ),
+            )  # fmt: skip
+        assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
+        return Enqueued(cursor.lastrowid, model_id, uri, snapshot)
+
+    def start(self, upload: Enqueued) -> None:
+        """Begin sending what `enqueue` wrote down."""
+        upload.snapshot.path = None  # from here on the row is in charge of the file
+        self._submit(upload.id, upload.model)
+
+    def _submit(self, upload_id: int, model_id: str) -> Future[None]:
+        with self._lock:
+            if self._pool is None or self._pid != os.getpid():
+                self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="modelstore-upload")
+                self._pid = os.getpid()
+                self._running, self._models, self._last_of_model = {}, {}, {}
+            before = self._last_of_model.get(model_id)
+            future = self._pool.submit(self._work, upload_id, before)
+            self._running[upload_id] = future
+            self._models[upload_id] = model_id
+            self._last_of_model[model_id] = future
+        return future
+
+    def _work(self, upload_id: int, before: Future[None] | None) -> None:
+        if before is not None:
+            wait([before])
+        try:
+            self._send(upload_id)
+        except ModelStoreError as error:
+            self._failed(upload_id, error)
+        except Exception as error:  # noqa: BLE001 - the top of a thread: kept for whoever waits
+            self._failed(upload_id, UploadError(f"An upload failed: {type(error).__name__}: {error}"))
+
+    def _failed(self, upload_id: int, error: ModelStoreError) -> None:
+        with self._lock:
+            model_id = self._models.get(upload_id, "")
+            self._failures[upload_id] = (model_id, error)
+        logger.error("Upload of the weights of model %s failed: %s", model_id, error)
+
+    def _send(self, upload_id: int) -> None:
+        upload = next((u for u in self.pending() if u.id == upload_id), None)
+        if upload is None:
+            return  # another process has finished it
+        from modelstore.storage.progress import reporting
+        from modelstore.storage.uploads import upload_object
+
+        changes = upload.changes
+        snapshot = self._registry.folder / upload.snapshot
+        fingerprint = Fingerprint(changes["size"], changes["sha256"], changes["xxh3"])
+        try:
+            with reporting(f"uploading {changes['filename']}") as progress:  # step 3
+                uri = upload_object(
+                    snapshot, fingerprint, upload.destination, changes["filename"], progress=progress
+                )
+        except StorageError as error:
+            self._note_failure(upload, error)
+            raise UploadError(
+                f"The weights of model {upload.model} could not be sent to {redact(upload.destination)}: {error}",
+                "They are kept in the registry; send them with `modelstore uploads --resume`.",
+            ) from error
+        stored = {"uri": uri, "digest": fingerprint.digest, "size": fingerprint.size}
+        with self._registry.database.write() as connection:  # step 4
+            try:
+                self._registry.models.edit(upload.model, **(changes["fields"] | stored))
+            except ModelNotFoundError:
+                logger.warning("Model %s was removed while its weights were being uploaded", upload.model)
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
+        snapshot.unlink(missing_ok=True)  # step 5
+        delete_files(Path(path) for path in changes["delete"])
+
+    def _note_failure(self, upload: UploadRecord, error: StorageError) -> None:
+        with self._registry.database.write() as connection:
+            connection.execute(
+                "UPDATE uploads SET status = 'failed', attempts = attempts + 1, error = ? WHERE id = ?",
+                (str(error), upload.id),
+            )
+
+    def wait(self, model_id: str | None = None, *, timeout: float | None = None, count: int | None = None) -> None:
+        """Wait for this process's uploads.
+
+        Args:
+            model_id: Only of this model; None for all.
+            timeout: Seconds at most; None as long as it takes.
+            count: Until so many have finished; None for all.
+
+        Raises:
+            UploadError: One failed (reported once).
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._pid == os.getpid():
+            with self._lock:
+                waiting = {f for i, f in self._running.items() if model_id is None or self._models[i] == model_id}
+            finished = 0
+            while waiting and (count is None or finished < count):
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                done, waiting = wait(waiting, timeout=left, return_when=FIRST_COMPLETED)
+                finished += len(done)
+                if not done:
+                    break
+            self._forget_finished()
+        with self._lock:
+            failed = [i for i, (model, _) in self._failures.items() if model_id is None or model == model_id]
+            errors = [self._failures.pop(i)[1] for i in failed]
+        if errors:
+            raise errors[0]
+
+    def _forget_finished(self) -> None:
+        with self._lock:
+            for upload_id in [i for i, future in self._running.items() if future.done()]:
+                del self._running[upload_id]
+                model_id = self._models.pop(upload_id)
+                last = self._last_of_model.get(model_id)
+                if last is not None and last.done():
+                    del self._last_of_model[model_id]
+
+    def resume(self) -> list[UploadRecord]:
+        """Send what earlier processes, or earlier tries, did not; returns the uploads that were taken up.
+
+        Uploads of processes that are still alive are left to them.
+
+        Raises:
+            UploadError: One failed again; the others were tried too.
+        """
+        with self._lock:
+            ours = {i for i, future in self._running.items() if not future.done()}
+        taken = [u for u in self.pending() if u.id not in ours and (u.status == "failed" or not _alive(u))]
+        for upload in taken:
+            self._submit(upload.id, upload.model)
+        self.wait()
+        return taken
+
+    def cancel(self, upload_id: int) -> bool:
+        """Give an unfinished upload up and delete its snapshot; False when there is none of that number."""
+        upload = next((u for u in self.pending() if u.id == upload_id), None)
+        if upload is None:
+            return False
+        with self._registry.database.write() as connection:
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
+        (self._registry.folder / upload.snapshot).unlink(missing_ok=True)
+        return True
+
+    def close(self) -> None:
+        """Wait for all uploads and end the threads.
+
+        Raises:
+            UploadError: One failed.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._pool is not None and self._pid == os.getpid():
+                self._pool.shutdown(wait=True)
+                self._pool = None
+
+
+def _alive(upload: UploadRecord) -> bool:
+    if upload.host != os.uname().nodename or upload.pid == os.getpid():
+        return False
+    try:
+        os.kill(upload.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

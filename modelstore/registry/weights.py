@@ -1,0 +1,455 @@
+"""The bytes of models: taking them in, sending them away, handing out local copies.
+
+Bytes first, row second: whatever dies in between leaves bytes that nothing refers to, never a row without bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from modelstore import config
+from modelstore.errors import (
+    BlobNotFoundError,
+    IntegrityError,
+    InvalidRequestError,
+    InvalidUriError,
+    ModelStoreError,
+    ReadOnlyStorageError,
+)
+from modelstore.records.entities import ModelRecord
+from modelstore.registry import mounts
+from modelstore.storage import uris
+from modelstore.storage.fingerprints import Fingerprint, hash_file
+from modelstore.storage.objects import ObjectStore, object_uri, parse_object_uri, sanitise_filename
+
+if TYPE_CHECKING:
+    from modelstore.cache import Cache
+    from modelstore.registry.registry import Registry
+    from modelstore.registry.uploads import Uploads
+
+__all__ = ["Snapshot", "Source", "Stored", "Weights"]
+
+_ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user wants stored: one file, or several that become a package.
+
+    Attributes:
+        name: File name under which it is stored.
+        path: The file; None for a package.
+        members: Names and paths of a package's files; () for a single file.
+        paths: The user's files and folders, for deleting them afterwards.
+    """
+
+    name: str
+    path: Path | None
+    members: tuple[tuple[str, Path], ...]
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def file(cls, path: Path, target_filename: str | None) -> Self:
+        """Take one file.
+
+        Raises:
+            BlobNotFoundError: It does not exist.
+            InvalidRequestError: It is no regular file, or ``target_filename`` is no file name.
+        """
+        if not path.exists():
+            raise BlobNotFoundError(f"There is no file {str(path)!r} to store", "Check the path.")
+        if not path.is_file():
+            raise InvalidRequestError(f"{str(path)!r} is no regular file", "Give a file or a folder.")
+        name = path.name
+        if target_filename is not None:
+            name = _checked_name(target_filename)
+            if "." not in name.strip("."):
+                name += path.suffix
+        return cls(name, path, (), (path,))
+
+    @classmethod
+    def folder(cls, folder: Path, name: str) -> Self:
+        """Take everything in a folder as a package.
+
+        Raises:
+            BlobNotFoundError: It does not exist.
+            InvalidRequestError: It is no folder, holds no file, or holds what no package can.
+        """
+        from modelstore.storage.packages import collect
+
+        return cls(_checked_name(name), None, tuple(collect(folder)), (folder,))
+
+    @classmethod
+    def files(cls, files: Sequence[Path], name: str) -> Self:
+        """Take several files as a package.
+
+        Raises:
+            BlobNotFoundError: One does not exist.
+            InvalidRequestError: There is none, or one is no regular file.
+        """
+        from modelstore.storage.packages import collect_files
+
+        return cls(_checked_name(name), None, tuple(collect_files(files)), tuple(files))
+
+    def delete(self) -> None:
+        """Delete the user's files; those that cannot be deleted stay."""
+        delete_files(self.paths)
+
+
+def delete_files(paths: Iterable[Path]) -> None:
+    """Delete files and folders that are safely stored elsewhere; what cannot be deleted is reported and stays."""
+    import logging
+    import shutil
+
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            logging.getLogger("modelstore").warning("%s is stored, but could not be deleted: %s", path, error)
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name.strip(". "):
+        raise InvalidRequestError(f"{name!r:.80} is no file name")
+    if "/" in name or "\\" in name or "\0" in name:
+        raise InvalidRequestError(f"The file name {name!r:.80} contains a path separator or NUL", "Give a name alone.")
+    return name
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A private copy of the bytes at the moment of the call; `path` is None once it was moved on."""
+
+    path: Path | None
+    fingerprint: Fingerprint
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes that are safe: their logical URI, digest and size."""
+
+    uri: str
+    digest: str
+    size: int
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the model's row says of them."""
+        return {"uri": self.uri, "digest": self.digest, "size": self.size}
+
+
+class Weights:
+    """The bytes of one registry's models.
+
+    Args:
+        registry: The registry.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.objects = ObjectStore(registry.folder / "objects")
+        self._uploads: Uploads | None = None
+        self._cache: Cache | None = None
+        self._seen: dict[str, tuple[str, int, int, int]] = {}
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def logical(self, uri: str | os.PathLike[str]) -> str:
+        """Return the form in which the registry keeps a URI: normalised, and its own objects by digest alone.
+
+        Raises:
+            InvalidUriError: It cannot be understood, or carries credentials.
+        """
+        text = os.fspath(uri)
+        if isinstance(text, str) and text.startswith("modelstore://"):
+            parse_object_uri(text)
+            return text
+        normalised = uris.normalise(uri)
+        root = str(self.objects.root)
+        path = uris.local_path(uri) if normalised.startswith("file://") else None
+        if path is not None and str(path).startswith(f"{root}/sha256/"):
+            parts = path.relative_to(root).parts
+            if len(parts) == 4 and len(parts[2]) == 64:
+                return object_uri(f"sha256:{parts[2]}", parts[3])
+        return normalised
+
+    def physical(self, uri: str) -> str:
+        """Return a logical URI as one that other programs understand."""
+        parsed = parse_object_uri(uri)
+        return uri if parsed is None else self.objects.path(*parsed).as_uri()
+
+    def shown(self, uri: str) -> str:
+        """Return a URI for messages: as other programs understand it, and without credentials."""
+        return uris.redact(self.physical(uri))
+
+    def check_destination(self, uri: str | os.PathLike[str]) -> str:
+        """Return an upload destination, normalised, after seeing that this process could write there.
+
+        Raises:
+            InvalidUriError: It cannot be understood.
+            MissingDriverError: The package for that storage is not installed.
+            ReadOnlyStorageError: It cannot be written.
+        """
+        normalised = uris.normalise(uri)
+        scheme = uris.scheme(normalised)
+        if scheme in ("http", "https", "modelstore"):
+            raise InvalidUriError(f"Nothing can be uploaded to {uris.redact(normalised)}", "Name a folder or a bucket.")
+        path = uris.local_path(normalised)
+        if path is None:
+            from modelstore.storage.filesystems import open_filesystem
+
+            open_filesystem(normalised)
+            return normalised
+        present = next(p for p in (path, *path.parents) if p.exists())
+        if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
+            raise ReadOnlyStorageError(
+                f"Could not set destination uri to: {path}: {present} cannot be written", "Check write permissions."
+            )
+        return normalised
+
+    # -- taking in -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self, source: Source) -> Iterator[Snapshot]:
+        """Copy what the user wants stored, as it is now; what the block does not move on is removed.
+
+        Raises:
+            StorageError: It could not be read, or there is no room; nothing is left behind.
+        """
+        from modelstore.storage.packages import pack
+        from modelstore.storage.progress import reporting
+
+        if source.path is not None:
+            with reporting(f"storing {source.name}") as progress:
+                path, fingerprint = self.objects.snapshot(source.path, progress)
+        else:
+            path = self.objects.temporary()
+            fingerprint = pack(source.members, path)
+        snapshot = Snapshot(path, fingerprint, sanitise_filename(source.name))
+        try:
+            yield snapshot
+        finally:
+            if snapshot.path is not None:
+                with suppress(OSError):
+                    snapshot.path.unlink(missing_ok=True)
+
+    def store(self, snapshot: Snapshot, destination: str | None) -> Stored:
+        """Put a snapshot where it belongs, and return when it is safe there.
+
+        Args:
+            snapshot: The bytes.
+            destination: URI; None for the registry's own objects.
+
+        Raises:
+            UploadError: The destination did not take them; nothing was changed.
+            StorageFullError: There is no room.
+        """
+        fingerprint, path = snapshot.fingerprint, snapshot.path
+        assert path is not None  # noqa: S101 - only a snapshot that is still here is stored
+        if destination is None:
+            uri = self.objects.put(path, fingerprint, snapshot.name)
+            snapshot.path = None
+            return Stored(uri, fingerprint.digest, fingerprint.size)
+        from modelstore.storage.progress import reporting
+        from modelstore.storage.uploads import upload_object
+
+        with reporting(f"uploading {snapshot.name}") as progress:
+            uri = upload_object(path, fingerprint, destination, snapshot.name, progress=progress)
+        return Stored(uri, fingerprint.digest, fingerprint.size)
+
+    def confirm(self, uri: str | None) -> bool:
+        """See, inside the transaction that will refer to it, that an object of the registry is there.
+
+        `release` deletes inside a transaction too: so of two processes, one that stores some bytes again and one
+        that frees the last use of them, either the first finds them gone here and stores anew, or the second finds
+        them in use.
+
+        Returns:
+            False when they are gone.
+        """
+        parsed = parse_object_uri(uri) if uri is not None else None
+        if parsed is None:
+            return True
+        digest, name = parsed
+        try:
+            status = os.stat(self.objects.path(digest, name))
+        except FileNotFoundError:
+            return False
+        self._remember(str(self.objects.path(digest, name)), digest, status)
+        return True
+
+    # -- uploads in the background ---------------------------------------------------------------------------------
+
+    @property
+    def uploads(self) -> Uploads:
+        """Uploads in the background, and those that an earlier process did not finish."""
+        if self._uploads is None:
+            from modelstore.registry.uploads import Uploads
+
+            self._uploads = Uploads(self._registry)
+        return self._uploads
+
+    def wait(self, model_id: str | None, *, timeout: float | None = None, count: int | None = None) -> None:
+        """Wait for this process's uploads, of one model or of all.
+
+        Raises:
+            UploadError: One failed.
+        """
+        if self._uploads is not None:
+            self._uploads.wait(model_id, timeout=timeout, count=count)
+
+    # -- handing out -----------------------------------------------------------------------------------------------
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of remote weights."""
+        if self._cache is None:
+            from modelstore.cache import Cache
+
+            self._cache = Cache(self._registry.cache_folder, max_bytes=config.cache_max_bytes())
+        return self._cache
+
+    def local_copy(
+        self, record: ModelRecord, *, extract: bool | None = None, force: bool = False, verify: bool = False
+    ) -> Path:
+        """Return the path of a complete, verified local copy of a model's weights.
+
+        Args:
+            record: The model.
+            extract: Unpack an archive; None unpacks packages only.
+            force: Fetch remote weights again, although a copy is there.
+            verify: Read and compare every byte, although the file looks as it did when it was verified.
+
+        Raises:
+            BlobNotFoundError: The weights are not where the model says.
+            IntegrityError: They are not what the model says.
+            StorageError: They could not be had otherwise.
+        """
+        if record.uri is None:
+            raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
+        path = self._file(record, record.uri, force, verify)
+        unpack = record.package if extract is None else extract
+        if not unpack or path.is_dir() or not (record.package or path.name.lower().endswith(_ARCHIVES)):
+            return path
+        from modelstore.storage.packages import extract as unpack_archive
+
+        digest = record.digest or hash_file(path).digest
+        return self.cache.extracted(digest, path, unpack_archive, verify=verify)
+
+    def _file(self, record: ModelRecord, uri: str, force: bool, verify: bool) -> Path:
+        parsed = parse_object_uri(uri)
+        if parsed is not None:
+            path = self.objects.path(*parsed)
+            if not path.exists():
+                path = self.objects.find(parsed[0]) or path
+            self._check(path, record.digest or parsed[0], verify)
+            return path
+        path_or_none = uris.local_path(uri)
+        if path_or_none is None or (mounts.network_filesystem(path_or_none) and path_or_none.is_file()):
+            return self._fetch(record, uri, force, verify)
+        if not path_or_none.exists():
+            raise BlobNotFoundError(f"Nothing exists at {path_or_none}", "Was it moved or deleted?")
+        if record.digest is not None:
+            self._check(path_or_none, record.digest, verify)
+        return path_or_none
+
+    def _fetch(self, record: ModelRecord, uri: str, force: bool, verify: bool) -> Path:
+        from modelstore.storage.progress import reporting
+        from modelstore.storage.transfer import fetch
+
+        name = uris.basename(uri) or "weights"
+        with reporting(f"fetching {name}") as progress:
+            found = self.cache.fetch(
+                uri,
+                fetch,
+                expected=record.digest,
+                filename=sanitise_filename(name),
+                force_download=force,
+                verify=verify,
+                progress=progress,
+            )
+        return found.path
+
+    def _check(self, path: Path, digest: str, verify: bool) -> None:
+        """See that a file holds its digest: by its looks when they were good before, else by reading it."""
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            raise BlobNotFoundError(
+                f"The weights {digest} are missing from {path.parent}", "Run `modelstore doctor`, restore a backup."
+            ) from None
+        looks = (digest, status.st_size, status.st_mtime_ns, status.st_ino)
+        if not verify and (self._seen.get(str(path)) == looks or self._known(path) == looks):
+            self._seen[str(path)] = looks
+            return
+        found = hash_file(path)
+        if found.digest != digest:
+            raise IntegrityError(
+                f"{path} does not hold the bytes that were stored: its digest is {found.digest}, not {digest}",
+                "Restore the file from a backup, or register the model anew.",
+            )
+        with suppress(ModelStoreError), self._registry.database.write():  # saves the next reader work, no more
+            self._remember(str(path), digest, status)
+
+    def _key(self, path: str) -> str:
+        root = f"{self._registry.folder}/"
+        return path.removeprefix(root)
+
+    def _known(self, path: Path) -> tuple[str, int, int, int] | None:
+        row = self._registry.database.one(
+            "SELECT digest, size, mtime_ns, inode FROM verified WHERE path = ?", (self._key(str(path)),)
+        )
+        return None if row is None else tuple(row)
+
+    def _remember(self, path: str, digest: str, status: os.stat_result) -> None:
+        looks = (digest, status.st_size, status.st_mtime_ns, status.st_ino)
+        if self._seen.get(path) == looks:
+            return
+        with self._registry.database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO verified VALUES (?,?,?,?,?)", (self._key(path), *looks))
+        self._seen[path] = looks
+
+    # -- freeing ---------------------------------------------------------------------------------------------------
+
+    def release(self, record: ModelRecord) -> int:
+        """Delete the bytes that the registry holds for a removed model, when no other model refers to them.
+
+        Bytes outside the registry folder are never deleted: another registry may refer to them.
+
+        Returns:
+            Bytes freed.
+        """
+        parsed = parse_object_uri(record.uri) if record.uri is not None else None
+        if parsed is None:
+            return 0
+        digest = parsed[0]
+        with self._registry.database.write() as connection:
+            used = connection.execute(
+                "SELECT 1 FROM models WHERE digest = ? AND state < 2 LIMIT 1", (digest,)
+            ).fetchone()
+            if used is not None:
+                return 0
+            for path in list(self._seen):
+                if digest.removeprefix("sha256:") in path:
+                    self._seen.pop(path, None)
+            connection.execute("DELETE FROM verified WHERE digest = ?", (digest,))
+            return self.objects.remove(digest)
+
+    def close(self) -> None:
+        """Wait for uploads and let the cache go."""
+        try:
+            if self._uploads is not None:
+                self._uploads.close()
+        finally:
+            if self._cache is not None:
+                self._cache.close()
+
+

@@ -1,0 +1,267 @@
+"""Where bytes come from: one shape for web servers and for everything that fsspec reads."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from modelstore.storage.filesystems import open_filesystem
+from modelstore.storage.uris import scheme, split_chain
+from modelstore.storage.webclient import HttpStatusError, Response, TruncatedError, WebClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fsspec import AbstractFileSystem
+
+__all__ = ["ChangedError", "FsspecOrigin", "Origin", "Reader", "WebOrigin", "etag_of", "open_origin"]
+
+_MEBIBYTE: Final = 1 << 20
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+# Drivers with one connection, or none that several threads may share.
+_ONE_AT_A_TIME: Final = frozenset({"ftp", "sftp", "ssh", "zip", "tar", "memory", "file", "webdav"})
+
+
+class ChangedError(ConnectionError):
+    """The object is no longer the one whose transfer was begun; beginning again may help."""
+
+
+class Reader(Protocol):
+    """Bytes of an origin from some position on, for one thread."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of ``buffer`` and return how much; 0 at the end."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Origin(Protocol):
+    """An object somewhere, as it was when first looked at.
+
+    Attributes:
+        size: In bytes; None if unknown.
+        etag: What identifies this content there; None if nothing does.
+        ranged: Whether `read` can begin anywhere, from several threads at once if ``connections`` is above 1.
+        connections: How many threads may read at the same time.
+        part_bytes: A good size for one of several parts.
+    """
+
+    size: int | None
+    etag: str | None
+    ranged: bool
+    connections: int
+    part_bytes: int
+
+    def look(self, start: int = 0) -> None:
+        """Set the attributes. ``start`` is where reading will most likely begin."""
+
+    def read(self, start: int, end: int | None) -> Reader:
+        """Return the bytes from ``start`` to ``end``, None for all the rest.
+
+        Raises:
+            ChangedError: The object has changed since `look`.
+        """
+
+    def close(self) -> None:
+        """Drop everything; readers in other threads fail."""
+
+
+def open_origin(uri: str, storage_options: Mapping[str, Any] | None = None) -> Origin:
+    """Return the origin of a normalised URI that is not local, not yet looked at."""
+    options = dict(storage_options or {})
+    name = scheme(uri)
+    if len(split_chain(uri)) == 1:
+        if name in {"http", "https"}:
+            headers = {**options.get("client_kwargs", {}).get("headers", {}), **options.get("headers", {})}
+            return WebOrigin(lambda: uri, WebClient(headers))
+        if name in {"s3", "s3a"}:
+            from modelstore.storage.s3 import open_s3_origin  # noqa: PLC0415
+
+            return open_s3_origin(uri, options)
+    return FsspecOrigin(*open_filesystem(uri, options))
+
+
+class WebOrigin:
+    """An object on a web server.
+
+    The first request asks for the first part already, so that a small object costs one round trip and nothing needs
+    to understand HEAD.
+
+    Args:
+        url: Called for each request, so that a signed address can be renewed.
+    """
+
+    connections = 8
+    part_bytes = 8 * _MEBIBYTE
+
+    def __init__(self, url: Callable[[], str], client: WebClient) -> None:
+        self._url, self._client = url, client
+        self.size: int | None = None
+        self.etag: str | None = None
+        self.ranged = False
+        self._first: tuple[int, int | None, Response] | None = None
+
+    def look(self, start: int = 0) -> None:
+        self._drop_first()
+        try:
+            response = self._get(start, start + self.part_bytes)
+        except HttpStatusError as error:
+            if error.status != 416:
+                raise
+            # Nothing from there on: an empty object, or one that has become shorter.
+            total = _content_range(error.headers)[2]
+            if start and total == start:
+                self.size, self.ranged = total, True
+                self.etag = error.headers.get("ETag", self.etag)
+                return
+            response = self._client.request("GET", self._url())
+        self.etag = response.headers.get("ETag")
+        if response.status == 206:
+            begin, end, self.size = _content_range(response.headers)
+            self.ranged = begin == start
+            if not self.ranged:
+                response.close()
+                return
+            self._first = (start, end, response)
+        else:
+            self.size, self.ranged = response.length, False
+            self._first = (0, None, response)
+
+    def read(self, start: int, end: int | None) -> Reader:
+        first, self._first = self._first, None
+        if first is not None:
+            if first[0] == start and (first[1] is None or first[1] == end):
+                return _Counted(first[2], first[2].length)
+            first[2].close()
+        if self.ranged:
+            response = self._get(start, end)
+        elif start == 0:
+            response = self._client.request("GET", self._url())
+        else:
+            raise ChangedError("the server cannot continue in the middle")
+        self._check_same(response, start)
+        return _Counted(response, response.length)
+
+    def close(self) -> None:
+        self._drop_first()
+        self._client.close()
+
+    def _get(self, start: int, end: int | None) -> Response:
+        return self._client.request("GET", self._url(), {"Range": f"bytes={start}-{'' if end is None else end - 1}"})
+
+    def _check_same(self, response: Response, start: int) -> None:
+        total = _content_range(response.headers)[2] if response.status == 206 else response.length
+        begin = _content_range(response.headers)[0] if response.status == 206 else 0
+        etag = response.headers.get("ETag")
+        if begin != start or etag != self.etag or (total is not None and self.size is not None and total != self.size):
+            response.close()
+            raise ChangedError("the object changed while it was being read")
+
+    def _drop_first(self) -> None:
+        if self._first is not None:
+            self._first[2].close()
+            self._first = None
+
+
+class _Counted:
+    """A response that must bring exactly what it announced."""
+
+    def __init__(self, response: Response, length: int | None) -> None:
+        self._response, self._length = response, length
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._response.readinto(buffer)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class FsspecOrigin:
+    """An object behind any fsspec driver."""
+
+    part_bytes = 4 * _MEBIBYTE
+
+    def __init__(self, fs: AbstractFileSystem, path: str) -> None:
+        self._fs, self._path = fs, path
+        self.size: int | None = None
+        self.etag: str | None = None
+        self.ranged = True
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        shareable = bool(getattr(fs, "async_impl", False)) and not protocols & _ONE_AT_A_TIME
+        self.connections = 6 if shareable else 1
+
+    def look(self, start: int = 0) -> None:  # noqa: ARG002 - nothing to win from it here
+        self._fs.invalidate_cache()
+        info = self._fs.info(self._path)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(self._path)
+        size = info.get("size")
+        self.size = int(size) if size is not None else None
+        self.etag = etag_of(info)
+
+    def read(self, start: int, end: int | None) -> Reader:
+        if self.connections > 1 and end is not None:
+            return _Block(self._fs.cat_file(self._path, start=start, end=end), end - start)
+        stream = self._fs.open(self._path, "rb", block_size=self.part_bytes)
+        try:
+            if start:
+                stream.seek(start)
+        except BaseException:
+            stream.close()
+            raise
+        return _Stream(stream, None if self.size is None else self.size - start)
+
+    def close(self) -> None:
+        """Nothing to drop: fsspec keeps one filesystem per set of options for the whole process."""
+
+
+class _Block:
+    def __init__(self, data: bytes, wanted: int) -> None:
+        if len(data) != wanted:
+            raise TruncatedError(f"{len(data)} bytes came where {wanted} were asked for")
+        self._view = memoryview(data)
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._view))
+        buffer[:count] = self._view[:count]
+        self._view = self._view[count:]
+        return count
+
+    def close(self) -> None:
+        self._view.release()
+
+
+class _Stream:
+    def __init__(self, stream: Any, expected: int | None) -> None:
+        self._stream, self._left = stream, expected
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._stream.read(min(len(buffer), _MEBIBYTE))
+        buffer[: len(data)] = data
+        if self._left is not None:
+            if not data and self._left > 0:
+                raise TruncatedError(f"the stream ended {self._left} bytes early")
+            self._left -= len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def etag_of(info: Mapping[str, Any]) -> str | None:
+    """Return what identifies the content of an object among what its driver tells about it, or None."""
+    for key in ("ETag", "etag", "e_tag", "generation", "md5Hash", "content_md5"):
+        value = info.get(key)
+        if isinstance(value, str | int) and value != "":
+            return str(value)
+    return None
+
+
+def _content_range(headers: Mapping[str, str]) -> tuple[int, int | None, int | None]:
+    """Return start, end (exclusive) and total of a ``Content-Range`` header, as far as it says."""
+    match = _CONTENT_RANGE.match(next((v for k, v in headers.items() if k.lower() == "content-range"), ""))
+    if match is None:
+        return 0, None, None
+    total = None if match[3] == "*" else int(match[3])
+    return int(match[1] or 0), None if match[2] is None else int(match[2]) + 1, total

@@ -1,0 +1,43 @@
+"""What every test starts from: an empty registry and cache of its own, and Hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# quick: every run on a developer's machine. ci: before a release. night: `make test-long`.
+# No deadline: two cores shared by several workers make one example's time meaningless.
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
+settings.register_profile(
+    "night",
+    max_examples=5000,
+    stateful_step_count=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Settings of whoever runs the tests that would change what the tests see.
+_FOREIGN = ("MODELSTORE_", "CLEARML_", "AWS_", "GOOGLE_", "GCLOUD_", "AZURE_", "STORAGE_EMULATOR_", "FSSPEC_")
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the test a registry and a cache of its own, so that none sees or harms what the user has.
+
+    HOME stays as it is: what is written there in spite of these variables is a bug to be seen.
+    """
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            monkeypatch.delenv(name)
+    home = tmp_path / "modelstore-home"
+    monkeypatch.setenv("MODELSTORE_HOME", str(home))
+    monkeypatch.setenv("MODELSTORE_REGISTRY", str(home / "registry"))
+    monkeypatch.setenv("MODELSTORE_CACHE", str(home / "cache"))
+    # Without this, looking for credentials asks an address that does not answer outside of a cloud machine.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
