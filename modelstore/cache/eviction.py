@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from modelstore.cache.layout import digest_of, size_on_disk
@@ -36,13 +36,15 @@ class Removal:
     """What was removed, or would be.
 
     Attributes:
-        digests: Of the entries, the one used longest ago first; an object and its extracted folder count each.
+        objects: Digests of the files, the one used longest ago first.
+        trees: Digests of the archives whose extracted folders went, likewise.
         freed_bytes: By these entries and by left-overs: unfinished downloads, quarantined files.
         in_use: Entries that would have gone as well, but a live process holds them or they are pinned.
         dry_run: True when nothing was touched.
     """
 
-    digests: tuple[str, ...]
+    objects: tuple[str, ...]
+    trees: tuple[str, ...]
     freed_bytes: int
     in_use: int
     dry_run: bool
@@ -102,7 +104,7 @@ class Evictor:
         excess = used - (self.limit_bytes(used) if max_bytes is None else max_bytes)
         # Entries of no bytes go with a bound of 0 as well: "remove all" means all.
         removal = self.evict(excess, dry_run=dry_run, all_of_them=max_bytes == 0)
-        return Removal(removal.digests, removal.freed_bytes + left, removal.in_use, dry_run)
+        return replace(removal, freed_bytes=removal.freed_bytes + left)
 
     def evict(self, excess: int, *, dry_run: bool = False, all_of_them: bool = False) -> Removal:
         """Remove entries, least recently used first, until ``excess`` bytes went."""
@@ -121,7 +123,10 @@ class Evictor:
             # 5. Only now, outside the transaction: deleting gigabytes takes time.
             step("cache.evict.5")
             self._layout.empty_trash()
-        return Removal(tuple(digest_of(entry) for entry in gone), freed, in_use, dry_run)
+        objects, trees = (
+            tuple(digest_of(entry) for entry in gone if entry.startswith(kind)) for kind in ("objects/", "trees/")
+        )
+        return Removal(objects, trees, freed, in_use, dry_run)
 
     def _take_out(self, excess: int, after: tuple[int, str], *, dry_run: bool, all_of_them: bool) -> _Batch:
         def choose(db: sqlite3.Connection) -> _Batch:

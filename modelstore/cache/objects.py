@@ -39,7 +39,7 @@ class Ask:
         key: sha256 of the URI; what the index knows it by.
         expected: The digest that the bytes must have, or None.
         filename: The name asked for, or None.
-        name: The name that a new file gets.
+        name: The name that the file handed out has.
         force: Whether what is cached does not count.
     """
 
@@ -71,7 +71,6 @@ class Found:
     etag: str | None
     inode: int
     mtime_ns: int
-    by_uri: bool
 
     @property
     def digest(self) -> str:
@@ -100,12 +99,11 @@ class Objects:
             found = self._index.read(lambda db: self._find(db, ask))
             if found is None:
                 return None
-            wanted = ask.filename or (found.name if found.by_uri else ask.name)
             current = found
             if not self._index.write(lambda db: self._hand_out(db, current)):  # noqa: B023 - runs at once
                 return None
             if (self._matches(found) and not verify) or self._is_right(found):
-                return found if wanted == found.name else self._also_named(found, wanted)
+                return found if found.name == ask.name else self._also_named(found, ask.name)
         return None
 
     def _find(self, db: sqlite3.Connection, ask: Ask) -> Found | None:
@@ -115,16 +113,13 @@ class Objects:
             entry = entry_of("objects", ask.expected)
             found = rows(db, "SELECT entry, size FROM entries WHERE entry = ?", entry)
             known = [(*row, ask.name, None) for row in found]
-            by_uri = False
-        else:
-            by_uri = True
         if not known:
             return None
         entry, size, name, etag = known[0]
         files = {row[0]: row for row in self._files(db, entry)}
-        for candidate in (ask.filename, name, *files):
+        for candidate in (ask.name, name, *files):
             if candidate in files:
-                return Found(entry, candidate, size, etag, *files[candidate][1:], by_uri=by_uri)
+                return Found(entry, candidate, size, etag, *files[candidate][1:])
         return None
 
     def _files(self, db: sqlite3.Connection, entry: str) -> list[tuple[str, int, int]]:
@@ -211,7 +206,7 @@ class Objects:
 
         self._index.write(job)
         info = os.stat(self._layout.path(found.entry, name))
-        return Found(found.entry, name, found.size, found.etag, info.st_ino, info.st_mtime_ns, found.by_uri)
+        return Found(found.entry, name, found.size, found.etag, info.st_ino, info.st_mtime_ns)
 
     def _link(self, source: str, target: str) -> bool:
         """Make ``target`` hold the bytes of ``source``; return whether that took a copy."""
@@ -270,7 +265,7 @@ class Objects:
         step("cache.publish.8")
         partial.discard()
         placed = os.stat(self._layout.path(entry, name))
-        return Found(entry, name, placed.st_size, etag, placed.st_ino, placed.st_mtime_ns, by_uri=True)
+        return Found(entry, name, placed.st_size, etag, placed.st_ino, placed.st_mtime_ns)
 
     def announce(self, db: sqlite3.Connection, entry: str, size: int) -> None:
         """Index an entry whose bytes are about to come, and lease it."""
@@ -308,7 +303,7 @@ class Objects:
         good = [
             name
             for name, inode, mtime_ns in rows(db, "SELECT name, inode, mtime_ns FROM files WHERE entry = ?", entry)
-            if self._matches(Found(entry, name, size, None, inode, mtime_ns, by_uri=False))
+            if self._matches(Found(entry, name, size, None, inode, mtime_ns))
         ]
         return preferred if preferred in good else next(iter(sorted(good)), None)
 
@@ -318,7 +313,7 @@ class Objects:
         verdicts = []
         for name, inode, mtime_ns in files:
             there = os.path.exists(self._layout.path(entry, name))
-            right = self._is_right(Found(entry, name, 0, None, inode, mtime_ns, by_uri=False))
+            right = self._is_right(Found(entry, name, 0, None, inode, mtime_ns))
             verdicts.append("ok" if right else "corrupt" if there else "missing")
         if "corrupt" in verdicts:
             return "corrupt"

@@ -31,22 +31,22 @@ _FOREIGN_S: Final = 24 * 3600.0
 class Partial:
     """What a fetcher knows of the file it is to fill, and what it says about it.
 
-    Attributes:
-        etag: The ETag of the object that the bytes already in the file are the beginning of; None when there are none.
-        total_bytes: The length that object had; None when there are no bytes or it was unknown.
+    A fetcher that can resume reads `etag`: None means that the file is empty. If the origin still has that ETag, it
+    continues at the file's size, hashing what is there already. Otherwise it truncates and, before its first byte,
+    calls `begin`. One that cannot resume writes the file anew and ignores all this.
 
-    A fetcher that can resume looks at ``etag``: None means that the file is empty. If the origin still has that ETag,
-    it continues at the file's size (and hashes what is there already); otherwise it truncates. Before its first byte
-    it calls `begin`, so that the next attempt can do the same. One that cannot resume writes the file anew and ignores
-    all this.
+    Attributes:
+        resumed: Whether the file holds what an earlier attempt left.
+        total_bytes: The length of the object whose beginning the file holds; None when it is empty or that is unknown.
     """
 
     def __init__(self, layout: Layout, key: str, uri_key: bytes, on_begin: Callable[[int], None] | None = None) -> None:
         self._layout, self._key, self._uri = layout, key, uri_key.hex()
         self._on_begin = on_begin
-        self.etag: str | None = None
+        self._etag: str | None = None
         self.total_bytes: int | None = None
-        self._begun = False
+        self._described = ""  # the description that the file came with, until the fetcher shows that it knows of it
+        self._resumable = False
         self.file = layout.path("partial", f"{key}.{this_process().token}.{os.urandom(8).hex()}")
         self.resumed = self._claim()
         if not self.resumed:
@@ -54,26 +54,37 @@ class Partial:
         # Remembered now: a fetcher that replaces the file by a private temporary must not change who can read it.
         self.mode = os.stat(self.file).st_mode & 0o666
 
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the object whose beginning the file holds; None when it is empty.
+
+        Reading it is a promise to respect it. Only then may the file be continued once more: a fetcher that does not
+        know of resuming may have put other bytes into it.
+        """
+        if self._described:
+            os.replace(self._described, self.file + ".json")
+            self._described, self._resumable = "", True
+        return self._etag
+
     def begin(self, etag: str | None, total_bytes: int | None) -> None:
-        """Record what the file is the beginning of, before its first byte.
+        """Record what the file is the beginning of; to be called while it is empty.
 
         Args:
             etag: What identifies the object's present content at its origin; None when the origin does not tell, and
-                then the file cannot be continued later.
-            total_bytes: The object's length; None when unknown. The cache makes room for it.
+                then the file is not continued later.
+            total_bytes: The object's length; None when unknown. The cache makes room for it as far as it can.
 
         Raises:
-            StorageFullError: There is no room, and nothing left to evict.
+            StorageFullError: There is no room even to write that down.
         """
-        self.etag, self.total_bytes, self._begun = etag, total_bytes, True
-        boot = this_process().boot
-        text = json.dumps({"uri": self._uri, "etag": etag, "total_bytes": total_bytes, "boot": boot})
+        self._etag, self.total_bytes, self._resumable = etag, total_bytes, etag is not None
+        known = {"uri": self._uri, "etag": etag, "total_bytes": total_bytes, "boot": this_process().boot}
         draft = self.file + ".json~"
         with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
+            json.dump(known, file)
         os.replace(draft, self.file + ".json")
         if self._on_begin is not None and total_bytes:
-            self._on_begin(total_bytes - self.written())
+            self._on_begin(total_bytes)
 
     def written(self) -> int:
         """Return the bytes in the file; 0 if it is gone."""
@@ -84,7 +95,7 @@ class Partial:
 
     def give_back(self) -> None:
         """Leave the bytes for the next attempt, or delete them when nothing could be made of them."""
-        if not self._begun or self.etag is None or not self.written():
+        if not self._resumable or not self.written():
             self.discard()
             return
         free = self._layout.path("partial", f"{self._key}.free.{os.urandom(8).hex()}")
@@ -95,6 +106,8 @@ class Partial:
         """Delete the bytes, and what is known of them."""
         for suffix in ("", ".json", ".json~"):
             self._layout.discard(self.file + suffix)
+        if self._described:
+            self._layout.discard(self._described)
 
     def _claim(self) -> bool:
         for name in left_over(self._layout, self._key):
@@ -108,10 +121,9 @@ class Partial:
                 os.rename(path, self.file)  # of several that try, one succeeds
             except OSError:
                 continue
-            # Until `begin` says so again: a fetcher that cannot resume may put other bytes into the file.
-            self._layout.discard(path + ".json")
+            self._described = path + ".json"
             total = known.get("total_bytes")
-            self.etag, self.total_bytes = str(known["etag"]), total if isinstance(total, int) else None
+            self._etag, self.total_bytes = str(known["etag"]), total if isinstance(total, int) else None
             return True
         return False
 

@@ -51,14 +51,18 @@ __all__ = ["Plan", "plan", "plan_count"]
 FEW: Final = 2_000
 """Models that are walked without asking further: 1 to 2 ms."""
 
-SAMPLE: Final = 2_000
+SAMPLE: Final = 1_000
 """Models of a walk that are tested before it is chosen."""
 
 _GOOD: Final = 10
 """A walk is taken when its sample fills at least one part in so many of the page."""
 
+_SORTING: Final = 2
+"""Looking up and sorting a model costs as much as walking past so many."""
+
 _MAX_BRANCHES: Final = 64
-_MAX_SAMPLES: Final = 8
+_MAX_WALKS: Final = 3
+_MAX_SAMPLES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def plan(query: ModelQuery, facts: Facts) -> Plan:
     Raises:
         InvalidRequestError: The query has a malformed part, or more values than a statement takes.
     """
-    return _Planner(query, facts).plan()
+    return _Planner(query, facts, whole=query.limit is None or query.order_by != NEWEST_FIRST).plan()
 
 
 def plan_count(query: ModelQuery, facts: Facts) -> Plan:
@@ -104,7 +108,7 @@ def plan_count(query: ModelQuery, facts: Facts) -> Plan:
     Raises:
         InvalidRequestError: The query has a malformed part, or more values than a statement takes.
     """
-    return _Planner(query, facts).count()
+    return _Planner(query, facts, whole=True).count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,13 @@ class _Branch:
 
 
 class _Planner:
-    def __init__(self, query: ModelQuery, facts: Facts) -> None:
+    def __init__(self, query: ModelQuery, facts: Facts, *, whole: bool) -> None:
+        self._whole = whole
         self._query = query
         self._facts = facts
         self._bind = Binder()
         self._states = (VISIBLE, ARCHIVED) if query.include_archived else (VISIBLE,)
-        self._sources = Sources(facts, self._bind, self._states)
+        self._sources = Sources(facts, self._bind, self._states, whole=whole)
         self._samples = 0
         self._steps: list[str] = []
         asked = condition(query)
@@ -133,9 +138,7 @@ class _Planner:
     def plan(self) -> Plan:
         if self._query.order_by != NEWEST_FIRST:
             return self._finish(self._sorted(self._exhaust(self._node)))
-        if self._query.limit is None:
-            return self._finish(self._page([self._exhaust(self._node)]))
-        return self._finish(self._page(self._choose(self._node)))
+        return self._finish(self._page([self._exhaust(self._node)] if self._whole else self._choose(self._node)))
 
     def count(self) -> Plan:
         if intersect.is_set(self._node) and len(intersect.sets_of(self._node)) <= intersect.MAX_SETS:
@@ -180,25 +183,33 @@ class _Planner:
         split = self._split(conjuncts, best)
         if split is not None:
             return split
-        walked = self._smallest(conjuncts, ordered=True) or self._sources.recent()
-        walk = _Branch(walked, _without(conjuncts, walked.answers))
-        if walk.rest == TRUE:
-            return [walk]
-        found = self._sample(walk)
-        if found is None or found * _GOOD >= self._page_size:
-            return [walk]
+        return self._walk(conjuncts)
+
+    def _walk(self, conjuncts: Sequence[Node]) -> list[_Branch]:
+        """Walk what fills the page soonest, as far as samples tell; else look for another way."""
+        exact = [source for c in conjuncts if (source := self._sources.exact(c)) is not None and source.ordered]
+        exact.sort(key=lambda source: source.rows)
+        poor: list[tuple[int, _Branch]] = []
+        # Of two things that are common, one may be common among the new and the other among the old: walking the
+        # latter finds at once what walking the former finds at its end.
+        for source in exact[:_MAX_WALKS] or [self._sources.recent()]:
+            walk = _Branch(source, _without(conjuncts, source.answers))
+            found = self._page_size if walk.rest == TRUE else self._sample(walk)
+            if found is None or found * _GOOD >= self._page_size:
+                return [walk]
+            poor.append((found, walk))
+        found, walk = max(poor, key=lambda pair: pair[0])
         return self._otherwise(conjuncts, walk, found)
 
     @property
     def _page_size(self) -> int:
         return self._query.limit or 0
 
-    def _smallest(self, conjuncts: Sequence[Node], *, ordered: bool = False) -> Source | None:
+    def _smallest(self, conjuncts: Sequence[Node]) -> Source | None:
         """Return the smallest source that answers one of several conditions; counts no more than it must."""
         exact = [source for c in conjuncts if (source := self._sources.exact(c)) is not None]
-        exact = [source for source in exact if source.ordered or not ordered]
         best = min(exact, key=lambda source: source.rows, default=None)
-        if ordered or (best is not None and best.rows <= FEW):
+        if best is not None and best.rows <= FEW:
             return best
         sought = [source for c in conjuncts if (source := self._sources.sought(c)) is not None]
         return min([*exact, *sought], key=lambda source: source.rows, default=None)
@@ -247,7 +258,7 @@ class _Planner:
         if sought is not None and not sought.ordered and sought.rows < cost:
             cost, walk = sought.rows, _Branch(sought, _without(conjuncts, sought.answers))
         met = self._intersection(conjuncts)
-        if met is None or met.rows >= cost:
+        if met is None or met.rows * _SORTING >= cost:
             return [walk]
         return [_Branch(met, _without(conjuncts, met.answers))] if met.rows else []
 

@@ -60,11 +60,16 @@ def parse_where(text: str) -> Node:
 
     Raises:
         WhereSyntaxError: It cannot be read; the message has a caret under the offending place.
-        InvalidRequestError: It is no string, or has too many terms.
+        InvalidRequestError: It is no string.
     """
     if not isinstance(text, str):
         raise InvalidRequestError(f"A condition is text, not {text!r}")
-    return _Parser(text).parse()
+    try:
+        return _Parser(text).parse()
+    except WhereSyntaxError:
+        raise
+    except InvalidRequestError as error:  # too deep or too many terms, which no one place is to blame for
+        raise refuse(text, 0, str(error)) from error
 
 
 class _Parser:
@@ -103,7 +108,7 @@ class _Parser:
         negations = 0
         while self._take("not", "!"):
             negations += 1
-            if negations > MAX_DEPTH // 2:
+            if negations > MAX_DEPTH:
                 raise self._error("Too many negations")
         node = self._primary()
         for _ in range(negations):
@@ -136,7 +141,7 @@ class _Parser:
 
     def _parenthesised(self) -> Node:
         self._depth += 1
-        if self._depth > MAX_DEPTH // 2:
+        if self._depth > MAX_DEPTH:
             raise self._error("Too many parentheses within one another")
         node = self._condition()
         self._expect(")")

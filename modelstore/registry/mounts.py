@@ -1,4 +1,4 @@
-"""What the machine tells about the place of a folder."""
+"""What the machine tells about folders and processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["machine_id", "network_filesystem"]
+__all__ = ["machine_id", "network_filesystem", "process_is_alive"]
 
 _NETWORK: Final = frozenset(
     (
@@ -48,3 +48,14 @@ def machine_id() -> str:
         if text:
             return text
     return os.uname().nodename
+
+
+def process_is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine has that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

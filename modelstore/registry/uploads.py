@@ -29,6 +29,7 @@ from modelstore.errors import ModelNotFoundError, ModelStoreError, StorageError,
 from modelstore.ids import new_id, now_ms
 from modelstore.index import reader
 from modelstore.records.entities import UploadRecord
+from modelstore.registry.mounts import process_is_alive
 from modelstore.registry.weights import Snapshot, delete_files
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import remote_object_uri
@@ -37,7 +38,7 @@ from modelstore.storage.uris import redact
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["Enqueued", "Uploads"]
+__all__ = ["Enqueued", "Uploads", "is_alive"]
 
 logger = logging.getLogger("modelstore")
 
@@ -233,7 +234,7 @@ class Uploads:
         """
         with self._lock:
             ours = {i for i, future in self._running.items() if not future.done()}
-        taken = [u for u in self.pending() if u.id not in ours and (u.status == "failed" or not _alive(u))]
+        taken = [u for u in self.pending() if u.id not in ours and (u.status == "failed" or not is_alive(u))]
         for upload in taken:
             self._submit(upload.id, upload.model)
         self.wait()
@@ -263,13 +264,8 @@ class Uploads:
                 self._pool = None
 
 
-def _alive(upload: UploadRecord) -> bool:
+def is_alive(upload: UploadRecord) -> bool:
+    """Tell whether the process that began an upload may still be at it."""
     if upload.host != os.uname().nodename or upload.pid == os.getpid():
         return False
-    try:
-        os.kill(upload.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return process_is_alive(upload.pid)

@@ -55,11 +55,13 @@ class CacheMachine(RuleBasedStateMachine):
         self.held: dict[str, CachedFile] = {}  # by digest: what this process was handed and has not let go
         self.last: dict[str, CachedFile] = {}  # by URI
         self.settled: set[str] = set()
+        self.unindexed: set[str] = set()
         self.damaged: set[str] = set()
         self.pinned: set[str] = set()
         self.behind: dict[str, bytes] = {}
 
     def teardown(self) -> None:
+        """Leave nothing behind."""
         forget_processes()
         shutil.rmtree(self.folder)
 
@@ -69,14 +71,22 @@ class CacheMachine(RuleBasedStateMachine):
     def _disturb(self, digest: str) -> None:
         self.settled -= {uri for uri, file in self.last.items() if file.digest == digest}
 
+    def _forgotten(self) -> None:
+        self.settled.clear()
+        self.unindexed = set(self.last)
+
     def _returned(self, uri: str, file: CachedFile) -> None:
         check_bytes(file)
         self.held[file.digest] = self.last[uri] = file
-        self.settled.add(uri)
+        if file.fetched:
+            self.unindexed.discard(uri)
+        if uri not in self.unindexed:  # what comes from this process's memory alone may have to be fetched again
+            self.settled.add(uri)
         self.damaged.discard(file.digest)
 
     @initialize(target=uris, content=st.sampled_from(_CONTENTS))
     def start(self, content: bytes) -> str:
+        """Let there be one URI at least."""
         return self.put(_URIS[0], content)
 
     @rule(target=uris, uri=st.sampled_from(_URIS), content=st.sampled_from(_CONTENTS))
@@ -88,6 +98,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris, which=st.booleans(), verify=st.booleans())
     def fetch(self, uri: str, which: bool, verify: bool) -> None:  # noqa: FBT001
+        """What is settled comes back as it was; else what was cached, or what the origin holds."""
         before, settled = self.origin.reads(), uri in self.settled
         file = self.caches[which].fetch(uri, self.origin, verify=verify)
         if settled:
@@ -99,13 +110,15 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris, which=st.booleans())
     def force(self, uri: str, which: bool) -> None:  # noqa: FBT001
+        """What the origin holds now, in one read; equal bytes under an equal name keep their path."""
         before = self.origin.reads()
         file = self.caches[which].fetch(uri, self.origin, force_download=True)
         assert self.origin.reads() == before + 1
         assert file.fetched
         assert file.path.read_bytes() == self.behind[uri]
-        if uri in self.last and self.last[uri].digest == file.digest:
-            assert file.path == self.last[uri].path
+        before_it = self.last.get(uri)
+        if before_it is not None and (before_it.digest, before_it.path.name) == (file.digest, file.path.name):
+            assert file.path == before_it.path
         self._returned(uri, file)
 
     @rule(uri=uris)
@@ -123,6 +136,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris)
     def expect_something_else(self, uri: str) -> None:
+        """Bytes that were not expected are refused, and nothing is kept of them."""
         before = self.caches[0].info().bytes
         try:
             self.caches[0].fetch(uri, self.origin, expected=_digest(b"no such bytes"))
@@ -133,6 +147,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris)
     def offline(self, uri: str) -> None:
+        """A hit needs no origin; a miss says so."""
         before = self.origin.reads()
         try:
             file = self.caches[1].fetch(uri, self.origin, offline=True)
@@ -147,6 +162,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris, name=st.sampled_from(["net.pt", "other name.onnx"]))
     def fetch_under_a_name(self, uri: str, name: str) -> None:
+        """The same bytes under another name: another path, but no second download."""
         before, settled = self.origin.reads(), uri in self.settled
         file = self.caches[0].fetch(uri, self.origin, filename=name)
         assert file.path.name == name
@@ -160,6 +176,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(uri=uris)
     def extract(self, uri: str) -> None:
+        """A folder with what is in the file."""
         file = self.caches[0].fetch(uri, self.origin)
         self._returned(uri, file)
         tree = self.caches[1].extracted(file.digest, file.path, extract_copy)
@@ -180,15 +197,18 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_index(self) -> None:
+        """Somebody deletes the database; which URI led where is forgotten."""
         (self.folder / "cache" / "cache.db").unlink(missing_ok=True)
-        self.settled.clear()
+        self._forgotten()
 
     @rule()
     def break_the_index(self) -> None:
+        """Somebody overwrites the database."""
         for cache in self.caches:
             cache.close()
-        (self.folder / "cache" / "cache.db").write_bytes(b"This is not a database. " * 500)
-        self.settled.clear()
+        if (self.folder / "cache" / "cache.db").exists():
+            (self.folder / "cache" / "cache.db").write_bytes(b"This is not a database. " * 500)
+        self._forgotten()
 
     @rule()
     def restart(self) -> None:
@@ -199,6 +219,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
+        """Let go of something, so that it may be evicted."""
         digest = data.draw(st.sampled_from(sorted(self.held)))
         self.caches[0].release(digest)
         del self.held[digest]
@@ -207,6 +228,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), pin=st.booleans())
     def pin(self, data: st.DataObject, pin: bool) -> None:  # noqa: FBT001
+        """Pin or unpin."""
         digest = data.draw(st.sampled_from(sorted(self.held)))
         if pin:
             self.caches[0].pin(digest)
@@ -217,18 +239,21 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(max_bytes=st.sampled_from([None, 0, 1, 6000]), dry_run=st.booleans())
     def prune(self, max_bytes: int | None, dry_run: bool) -> None:  # noqa: FBT001
-        before = {entry.digest for entry in self.caches[0].ls()}
+        """What is held or pinned stays; of the rest, as much goes as was asked; a dry run touches nothing."""
+        before = {(entry.kind, entry.digest) for entry in self.caches[0].ls()}
         removal = self.caches[0].prune(max_bytes, dry_run=dry_run)
         after = self.caches[0].ls()
-        assert not set(removal.digests) & (set(self.held) | self.pinned)
+        assert not set(removal.objects) & (set(self.held) | self.pinned)
+        assert not set(removal.trees) & self.pinned
         if dry_run:
-            assert {entry.digest for entry in after} == before
+            assert {(entry.kind, entry.digest) for entry in after} == before
         elif max_bytes is not None:
             unheld = sum(entry.size for entry in after if not (entry.in_use or entry.pinned))
             assert unheld <= max_bytes or sum(entry.size for entry in after) <= max_bytes
 
     @rule()
     def verify_all(self) -> None:
+        """Exactly the damaged files are reported."""
         wrong = {
             "sha256:" + path.parent.name
             for path in (self.folder / "cache").glob("objects/sha256/*/*/*")
@@ -241,14 +266,13 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_was_handed_out_is_there(self) -> None:
+        """Until it is let go, or harmed from outside."""
         for file in self.held.values():
-            assert file.path.read_bytes() is not None
             check_bytes(file)
 
     @invariant()
     def the_folder_is_whole(self) -> None:
+        """Every file is what its place says, and the index knows them all."""
         if (self.folder / "cache" / "cache.db").exists():
-            try:
-                self.caches[0].info()  # opens the index, and so makes it again where it was broken
-            finally:
-                check_folder(self.folder / "cache", corrupted=self.damaged)
+            self.caches[0].info()  # opens the index, and so makes it again where it was broken
+            check_folder(self.folder / "cache", corrupted=self.damaged)

@@ -41,8 +41,8 @@ class FolderDownload:
 class FolderOrigin:
     """A place to fetch from: a folder with one file per URI, that counts reads across processes.
 
-    It can continue interrupted downloads, and announces each block as a step (``origin.block``), so that a plan can kill
-    a process in the middle of a download.
+    It can continue interrupted downloads, and announces each block as a step (``origin.block``), so that a plan can
+    kill a process in the middle of one.
 
     Args:
         folder: Where the objects lie; shared by all processes that are to see the same origin.
@@ -88,8 +88,8 @@ class FolderOrigin:
                 self._log(f"resume {hasher.size}\n")
             else:
                 file.truncate()
-            if self.resumes:
-                partial.begin(etag, info.st_size)
+                if self.resumes:
+                    partial.begin(etag, info.st_size)
             self._log("begin\n")
             while block := source.read(self.block_bytes):
                 file.write(block)

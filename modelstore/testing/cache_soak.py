@@ -71,7 +71,7 @@ def soak(folder: Path, kills: int, *, seed: int = 0, locking: bool = True) -> So
     Raises:
         AssertionError: The invariant does not hold.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     contents = {f"mem://origin/{n}/weights-{n % 4}.bin": _content(rng, n) for n in range(6)}
     private = {f"mem://origin/private-{n}/weights.bin": rng.randbytes(5000) for n in range(2)}
     origin = FolderOrigin(folder / "origin", block_bytes=2048)
@@ -118,7 +118,7 @@ def _start(folder: Path, contents: dict[str, bytes], own: str, step: str, seed: 
     try:
         if step != "random":
             faults.install(f"{step}#{1 if 'rebuild' in step else 1 + seed % 2}=kill")
-        _work(folder, contents, own, random.Random(seed), locking=locking)
+        _work(folder, contents, own, random.Random(seed), locking=locking)  # noqa: S311
         code = 0
     except BaseException:  # noqa: BLE001 - a process's top
         import traceback

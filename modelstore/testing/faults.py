@@ -1,6 +1,7 @@
 """Faults at numbered steps: kill, fail or pause the process exactly where a sequence is at its most delicate.
 
-modelstore announces the steps of its sequences on disk as audit events, ``sys.audit("modelstore.step", "cache.publish.4")``.
+modelstore announces the steps of its sequences on disk as audit events:
+``sys.audit("modelstore.step", "cache.publish.4")``.
 Nothing listens until one of the functions here is called, so production pays some tens of nanoseconds per step.
 
     with faults.inject("cache.publish.4", OSError(errno.ENOSPC, "full")):   # in this process

@@ -153,7 +153,9 @@ def comparisons() -> st.SearchStrategy[Node]:
 
     keys = st.sampled_from(META_KEYS)
     metric = st.builds(
-        lambda name, stat: MetricTarget(name[0], name[1], stat), st.sampled_from(METRICS), st.sampled_from(["last", "min", "max"])
+        lambda name, stat: MetricTarget(name[0], name[1], stat),
+        st.sampled_from(METRICS),
+        st.sampled_from(["last", "min", "max"]),
     )
     flag = st.builds(Compare, fields("flag"), st.just("=="), st.booleans())
     return st.one_of(

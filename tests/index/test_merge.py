@@ -15,7 +15,7 @@ from modelstore.ids import make_stamp, project_id
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest, rebuild
 from modelstore.records.operations import FROZEN_FIELDS, Operation, check_operation
-from modelstore.testing.reference import check_walk, fold, read_index
+from modelstore.testing.reference import check_copies, fold, read_index
 
 WRITERS = ["a" * 16, "b" * 16, "c" * 16]
 MODELS = [f"{i:032x}" for i in (1, 2)]
@@ -115,7 +115,7 @@ def folded(database: Database, operations: list[Operation], sizes: list[int] | N
             ingest(connection, operations[start : start + size])
             start += size
         ingest(connection, operations[start:])
-        check_walk(connection)
+        check_copies(connection)
         return read_index(connection)
     finally:
         connection.execute("ROLLBACK")
@@ -155,7 +155,7 @@ def test_rebuilding_makes_the_same_index(database: Database, history: list[Opera
         ingest(connection, history)
         before = read_index(connection)
         count = rebuild(connection)
-        check_walk(connection)
+        check_copies(connection)
 
         assert read_index(connection) == before
         assert count == len({o.stamp for o in history})
