@@ -14,10 +14,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from modelstore.errors import InvalidRequestError
 
-__all__ = ["actor", "cache_folder", "cache_max_bytes", "default_output_uri", "registry_uri"]
+__all__ = ["actor", "cache_folder", "cache_max_bytes", "default_output_uri", "registry_uri", "sources"]
+
+# Setting to the variables that decide it, the stronger first.
+_VARIABLES: Final = {
+    "registry": ("MODELSTORE_REGISTRY", "MODELSTORE_HOME"),
+    "cache": ("MODELSTORE_CACHE", "MODELSTORE_HOME"),
+    "cache_max_bytes": ("MODELSTORE_CACHE_MAX_BYTES",),
+    "default_output_uri": ("MODELSTORE_DEFAULT_OUTPUT_URI", "CLEARML_DEFAULT_OUTPUT_URI"),
+    "actor": ("MODELSTORE_ACTOR",),
+}
 
 
 def registry_uri() -> str:
@@ -82,3 +92,11 @@ def actor() -> str:
         except (ImportError, KeyError):
             user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{user}@{os.uname().nodename if hasattr(os, 'uname') else 'localhost'}"
+
+
+def sources() -> dict[str, str]:
+    """Return where each setting comes from: the name of the variable that decides it, or "default"."""
+    return {
+        setting: next((name for name in variables if os.environ.get(name)), "default")
+        for setting, variables in _VARIABLES.items()
+    }

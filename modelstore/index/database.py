@@ -211,14 +211,19 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         with translated(self.path):
             if self.read_only:
-                return self._connect_read_only()
+                return self.connect_read_only()
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL}")
             return self._furnish(connection)
 
-    def _connect_read_only(self) -> sqlite3.Connection:
+    def connect_read_only(self) -> sqlite3.Connection:
+        """Return a connection of the caller's own, through which nothing can be written; the caller closes it.
+
+        Raises:
+            ReadOnlyRegistryError: The file cannot be read.
+        """
         from urllib.parse import quote
 
         for options in ("mode=ro", "mode=ro&immutable=1"):

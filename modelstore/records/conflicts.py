@@ -81,6 +81,8 @@ def _unseen_by_deletion(entity: str, by_stamp: dict[str, Operation]) -> list[Con
     last = max(flags, key=lambda o: o.stamp, default=None)
     if last is None or last.changes["deleted"] is not True:
         return []
+    if last.stamp < min((s for s, o in by_stamp.items() if o.action == "create"), default=""):
+        return []  # the creation sets every field, this flag too
     seen = _ancestry(by_stamp, last)
     unseen = sorted(s for s, o in by_stamp.items() if s not in seen and o.action != "create")
     return [Conflict(entity, "deleted", last.stamp, tuple(unseen), agree=False)] if unseen else []

@@ -326,7 +326,7 @@ class Models:
         """
         with self._editing(model_id) as (record, drafts):
             if not force:
-                self._check_unused(record)
+                self.check_unused(record)
             drafts.append(Draft("model", record.id, "delete", {"deleted": True}))
             for link in self.links(model_id):
                 drafts.append(
@@ -334,7 +334,12 @@ class Models:
                 )
         return record
 
-    def _check_unused(self, record: ModelRecord) -> None:
+    def check_unused(self, record: ModelRecord) -> None:
+        """See that nothing speaks against removing a model.
+
+        Raises:
+            ModelInUseError: A task uses it as input, or the task that made it is published.
+        """
         users = self.links(record.id, "input")
         if users:
             raise ModelInUseError(

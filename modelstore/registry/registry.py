@@ -29,6 +29,7 @@ from modelstore.records.operations import Action, EntityKind, Operation
 from modelstore.registry import mounts
 
 if TYPE_CHECKING:
+    from modelstore.index.readonly import Selection
     from modelstore.registry.doctor import Finding
     from modelstore.registry.models import Models
     from modelstore.registry.tasks import Tasks
@@ -266,6 +267,22 @@ class Registry:
             count = rebuild(connection)
         self.version += 1
         return count
+
+    def select(self, statement: str) -> Selection:
+        """Run one SQL statement that reads the index, on a connection through which nothing can be changed.
+
+        Args:
+            statement: One SELECT; values belong into it as SQL literals.
+
+        Returns:
+            The rows, read as they are asked for; a context manager.
+
+        Raises:
+            InvalidRequestError: It is no statement that only reads, or SQLite cannot run it.
+        """
+        from modelstore.index.readonly import select
+
+        return select(self.database, statement)
 
     def check(self, *, deep: bool = False) -> list[Finding]:
         """Look for what is wrong with this registry; an empty list means nothing is.

@@ -27,11 +27,15 @@ _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM})
 _MISSING_CODES: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound", "BlobNotFound", "ContainerNotFound"})
 _REFUSED_CODES: Final = frozenset({"401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "Unauthorized"})
 _TRANSIENT_CODES: Final = frozenset(
-    {"InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServerBusy", "SlowDown", "Throttling", "ThrottlingException"}
-)
+    {
+        "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServerBusy", "SlowDown", "Throttling",
+        "ThrottlingException",
+    }
+)  # fmt: skip
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PERMANENT_ERRNO: Final = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
+    | {errno.EINVAL}
     | _FULL
     | _REFUSED
 )
@@ -86,27 +90,23 @@ def translate(error: Exception, uri: object, *, writing: bool = False) -> Except
     if isinstance(error, ModelStoreError):
         return error
     place = repr(redact(uri))
-    code, name = _code(error), type(error).__name__
-    if isinstance(error, FileNotFoundError | NotADirectoryError) or code in _MISSING_CODES or name == "ResourceNotFoundError":
-        return BlobNotFoundError(f"There is nothing at {place}.", "Check the spelling and that it still exists.")
-    if name == "error_perm":
-        return _from_ftp(error, place, writing=writing)
-    if name == "NoSuchFile" or name == "SFTPNoSuchFile":
-        return BlobNotFoundError(f"There is nothing at {place}.", "Check the spelling and that it still exists.")
     number = error.errno if isinstance(error, OSError) else None
-    if number in _FULL:
-        return StorageFullError(f"No space is left for {place}.", "Free some space and try again.")
-    if number == errno.EROFS:
-        return ReadOnlyStorageError(f"{place} is on a read-only filesystem.", "Choose another destination.")
-    if isinstance(error, PermissionError) or number in _REFUSED or code in _REFUSED_CODES or name in _CREDENTIAL_CLASSES:
-        return _refused(error, place, writing=writing)
-    if isinstance(error, IsADirectoryError):
-        return InvalidRequestError(f"{place} is a folder, and a file is wanted.", "Store it as a package.")
-    if writing and isinstance(error, NotImplementedError):
-        return ReadOnlyStorageError(f"{place} can be read but not written to.", "Choose another destination.")
-    if isinstance(error, OSError) or _is_foreign(error):
-        return StorageUnavailableError(f"{place} could not be {'written' if writing else 'read'}: {_reason(error)}.")
-    return error
+    ours: Exception = error
+    if _is_missing(error, writing=writing):
+        ours = BlobNotFoundError(f"There is nothing at {place}.", "Check the spelling and that it still exists.")
+    elif number in _FULL:
+        ours = StorageFullError(f"No space is left for {place}.", "Free some space and try again.")
+    elif number == errno.EROFS:
+        ours = ReadOnlyStorageError(f"{place} is on a read-only filesystem.", "Choose another destination.")
+    elif _is_refusal(error):
+        ours = _refused(error, place, writing=writing)
+    elif isinstance(error, IsADirectoryError):
+        ours = InvalidRequestError(f"{place} is a folder, and a file is wanted.", "Store it as a package.")
+    elif writing and isinstance(error, NotImplementedError):
+        ours = ReadOnlyStorageError(f"{place} can be read but not written to.", "Choose another destination.")
+    elif isinstance(error, OSError) or _is_foreign(error):
+        ours = StorageUnavailableError(f"{place} could not be {'written' if writing else 'read'}: {_reason(error)}.")
+    return ours
 
 
 def is_transient(error: BaseException) -> bool:
@@ -154,11 +154,20 @@ def _code(error: BaseException) -> str:
     return "" if status is None else str(status)
 
 
-def _from_ftp(error: Exception, place: str, *, writing: bool) -> Exception:
-    reply = str(error)
-    if reply.startswith(("530", "532")) or "ermission" in reply or writing:
-        return _refused(error, place, writing=writing)
-    return BlobNotFoundError(f"There is nothing at {place}.", "Check the spelling and that it still exists.")
+def _is_missing(error: Exception, *, writing: bool) -> bool:
+    name = type(error).__name__
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or _code(error) in _MISSING_CODES:
+        return True
+    if name == "error_perm":  # FTP has one number, 550, for "no such file" and for "you may not"
+        reply = str(error).lower()
+        return not writing and reply.startswith("550") and "permission" not in reply and "denied" not in reply
+    return name in {"NoSuchFile", "ResourceNotFound", "ResourceNotFoundError", "SFTPNoSuchFile"}
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _REFUSED):
+        return True
+    return _code(error) in _REFUSED_CODES or type(error).__name__ in _CREDENTIAL_CLASSES | {"error_perm"}
 
 
 def _refused(error: Exception, place: str, *, writing: bool) -> Exception:

@@ -152,10 +152,10 @@ def _prepare(protocol: str, options: dict[str, Any]) -> None:
 def _filesystem(protocol: str, options: dict[str, Any], *, shown: str = "") -> AbstractFileSystem:
     _known(protocol, shown or protocol)
     if protocol in {"http", "https"} and not importlib.util.find_spec("aiohttp"):
-        from modelstore.storage.webfiles import WebFileSystem  # noqa: PLC0415
+        from modelstore.storage.webfiles import WebFileSystem
 
         return WebFileSystem(**options)
-    import fsspec  # noqa: PLC0415
+    import fsspec
 
     try:
         with translated(shown or protocol):
@@ -169,7 +169,7 @@ def _known(protocol: str, shown: str) -> None:
         return
     if protocol == "modelstore":
         raise InvalidUriError(f"{shown!r} is an object of a registry.", "Ask that registry for it.")
-    import fsspec  # noqa: PLC0415
+    import fsspec
 
     known = {*_BUILT_IN, *EXTRAS, *fsspec.available_protocols()}
     if protocol not in known:

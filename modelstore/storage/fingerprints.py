@@ -61,7 +61,7 @@ _xxhash_module: ModuleType | None = None
 def _xxhash() -> ModuleType:
     global _xxhash_module  # noqa: PLW0603 - an import statement per call costs more than hashing 1 KiB
     if _xxhash_module is None:
-        import xxhash  # noqa: PLC0415
+        import xxhash
 
         _xxhash_module = xxhash
     return _xxhash_module
@@ -141,7 +141,7 @@ def copy_hashed(
             try:
                 return _copy(reading, writing, progress, durable=durable)
             except BaseException:
-                os.unlink(target)  # noqa: PTH108 - measured: pathlib would add to every 1 KiB file
+                os.unlink(target)
                 raise
             finally:
                 os.close(writing)
@@ -188,7 +188,7 @@ def _write_all(descriptor: int, block: bytes) -> None:
 
 def _clone(reading: int, writing: int) -> bool:
     """Make the new file share the source's blocks; False where the filesystem has no such thing."""
-    import fcntl  # noqa: PLC0415 - not on every platform
+    import fcntl
 
     try:
         fcntl.ioctl(writing, _FICLONE, reading)

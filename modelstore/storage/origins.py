@@ -11,6 +11,7 @@ from modelstore.storage.webclient import HttpStatusError, Response, TruncatedErr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from http.client import HTTPMessage
 
     from fsspec import AbstractFileSystem
 
@@ -63,6 +64,13 @@ class Origin(Protocol):
             ChangedError: The object has changed since `look`.
         """
 
+    def recheck(self) -> None:
+        """Look again whether the object is still the same, where `read` cannot tell.
+
+        Raises:
+            ChangedError: It is not.
+        """
+
     def close(self) -> None:
         """Drop everything; readers in other threads fail."""
 
@@ -76,7 +84,7 @@ def open_origin(uri: str, storage_options: Mapping[str, Any] | None = None) -> O
             headers = {**options.get("client_kwargs", {}).get("headers", {}), **options.get("headers", {})}
             return WebOrigin(lambda: uri, WebClient(headers))
         if name in {"s3", "s3a"}:
-            from modelstore.storage.s3 import open_s3_origin  # noqa: PLC0415
+            from modelstore.storage.s3 import open_s3_origin
 
             return open_s3_origin(uri, options)
     return FsspecOrigin(*open_filesystem(uri, options))
@@ -143,6 +151,9 @@ class WebOrigin:
         self._check_same(response, start)
         return _Counted(response, response.length)
 
+    def recheck(self) -> None:
+        """Nothing to do: each answer said what it is a part of."""
+
     def close(self) -> None:
         self._drop_first()
         self._client.close()
@@ -190,6 +201,7 @@ class FsspecOrigin:
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         shareable = bool(getattr(fs, "async_impl", False)) and not protocols & _ONE_AT_A_TIME
         self.connections = 6 if shareable else 1
+        self._in_parts = False
 
     def look(self, start: int = 0) -> None:  # noqa: ARG002 - nothing to win from it here
         self._fs.invalidate_cache()
@@ -202,6 +214,7 @@ class FsspecOrigin:
 
     def read(self, start: int, end: int | None) -> Reader:
         if self.connections > 1 and end is not None:
+            self._in_parts = True
             return _Block(self._fs.cat_file(self._path, start=start, end=end), end - start)
         stream = self._fs.open(self._path, "rb", block_size=self.part_bytes)
         try:
@@ -211,6 +224,14 @@ class FsspecOrigin:
             stream.close()
             raise
         return _Stream(stream, None if self.size is None else self.size - start)
+
+    def recheck(self) -> None:
+        if not self._in_parts:
+            return
+        before = self.size, self.etag
+        self.look()
+        if (self.size, self.etag) != before:
+            raise ChangedError("the object changed while it was being read")
 
     def close(self) -> None:
         """Nothing to drop: fsspec keeps one filesystem per set of options for the whole process."""
@@ -258,7 +279,7 @@ def etag_of(info: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _content_range(headers: Mapping[str, str]) -> tuple[int, int | None, int | None]:
+def _content_range(headers: Mapping[str, str] | HTTPMessage) -> tuple[int, int | None, int | None]:
     """Return start, end (exclusive) and total of a ``Content-Range`` header, as far as it says."""
     match = _CONTENT_RANGE.match(next((v for k, v in headers.items() if k.lower() == "content-range"), ""))
     if match is None:

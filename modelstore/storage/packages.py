@@ -14,8 +14,9 @@ import stat
 import struct
 import unicodedata
 import zipfile
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from modelstore.errors import (
     BlobNotFoundError,
@@ -29,7 +30,6 @@ from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, hash_file
 
 if TYPE_CHECKING:
-    import tarfile
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["EXTRACTING", "collect", "collect_files", "extract", "pack"]
@@ -83,7 +83,7 @@ def collect_files(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, Pa
     """
     if not files:
         raise MissingWeightsError("A package needs at least one file.")
-    paths = [Path(os.path.abspath(os.path.expanduser(one))) for one in files]  # noqa: PTH100, PTH111 - collapses ..
+    paths = [Path(os.path.abspath(os.path.expanduser(one))) for one in files]
     for path in paths:
         with translated(path):
             if not stat.S_ISREG(path.stat().st_mode):
@@ -122,7 +122,7 @@ def pack(files: Sequence[tuple[str, Path]], target: str | os.PathLike[str]) -> F
                 os.fsync(stream.fileno())
             return hash_file(target)
         except BaseException:
-            os.unlink(target)  # noqa: PTH108
+            os.unlink(target)
             raise
 
 
@@ -244,7 +244,8 @@ class _Tree:
         folded = tuple(unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold()) for part in parts)
         depths = range(1, len(parts) + 1 if is_folder else len(parts))
         for depth in depths:
-            if folded[:depth] in self._files or self._folders.setdefault(folded[:depth], parts[:depth]) != parts[:depth]:
+            known = self._folders.setdefault(folded[:depth], parts[:depth])
+            if folded[:depth] in self._files or known != parts[:depth]:
                 raise UnsafeArchiveError("another member has the same name, or the same but for case")
         if not is_folder:
             if folded in self._files or folded in self._folders:
@@ -263,8 +264,8 @@ class _Extraction:
         self._written: list[Path] = []
 
     def run(self) -> None:
-        import tarfile  # noqa: PLC0415 - 5 ms that most processes never need
-        import zlib  # noqa: PLC0415
+        import tarfile
+        import zlib
 
         with translated(self._archive), self._archive.open("rb") as stream:
             head = stream.read(512)
@@ -296,20 +297,20 @@ class _Extraction:
                 name, mode = member.orig_filename, member.external_attr >> 16
                 if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
                     raise self._unsafe(name, "it is a link or a device")
-                self._place(name, lambda member=member: archive.open(member), is_folder=name.endswith("/"))
+                self._place(name, partial(archive.open, member), is_folder=name.endswith("/"))
 
     def _untar(self, stream: IO[bytes], *, compressed: bool) -> None:
-        import gzip  # noqa: PLC0415
-        import tarfile  # noqa: PLC0415
+        import gzip
+        import tarfile
 
-        inner = gzip.GzipFile(fileobj=stream) if compressed else stream
-        # A tar header may ask for gigabytes of text to be read at once.
-        with tarfile.open(fileobj=_Sipping(inner), mode="r:") as archive:
+        inner: Any = gzip.GzipFile(fileobj=stream) if compressed else stream
+        sipping: Any = _Sipping(inner)  # a tar header may ask for gigabytes of text to be read at once
+        with tarfile.open(fileobj=sipping, mode="r:") as archive:
             for member in archive:
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise self._unsafe(member.name, "it is a link or a device")
                 self._reserve(member.size)
-                self._place(member.name, lambda member=member: archive.extractfile(member), is_folder=member.isdir())
+                self._place(member.name, partial(archive.extractfile, member), is_folder=member.isdir())
                 archive.members = []  # else a million of them stay in memory
 
     def _reserve(self, size: int) -> None:
@@ -361,14 +362,14 @@ class _Extraction:
 class _Sipping:
     """A stream that refuses to be read in gulps."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= 8 * _BLOCK:
             raise UnsafeArchiveError(f"A header in the archive claims to be {size} bytes long.")
-        return self._stream.read(size)
+        return bytes(self._stream.read(size))
 
     def seekable(self) -> bool:
         return True

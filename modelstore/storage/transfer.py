@@ -177,7 +177,7 @@ def _check_size(uri: object, expected: int | None, found: int | None) -> None:
 class _Filling:
     """One file being filled from one origin."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
+    def __init__(
         self,
         origin: Origin,
         uri: str,
@@ -250,24 +250,18 @@ class _Filling:
             parts = _Parts(origin, start, size, self._patience)
         try:
             for part in parts:
-                sink.take(part, parts.release)
+                if part is not None:
+                    sink.take(part, parts.release)
                 self._received = before + parts.received
                 self._report(start + parts.received)
         finally:
             self._received = before + parts.received
             parts.close()
-        self._unchanged()
+        origin.recheck()
 
     def _report(self, done: int) -> None:
         if self._progress is not None:
             self._progress(done, self._origin.size)
-
-    def _unchanged(self) -> None:
-        """Look again where single answers do not say what they belong to."""
-        origin = self._origin
-        recheck = getattr(origin, "recheck", None)
-        if recheck is not None:
-            recheck()
 
 
 class _Sink:
@@ -346,7 +340,8 @@ class _Parts:
     def _workers(self) -> int:
         return min(self._origin.connections, self._count or 1)
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[memoryview | None]:
+        """Yield the parts in order, and None now and then while the next one is on its way."""
         self._window = self._workers() + _SPARE
         for number in range(self._workers()):
             thread = threading.Thread(target=self._work, name=f"modelstore-download-{number}", daemon=True)
@@ -363,16 +358,11 @@ class _Parts:
                     if not self._state.wait(_REPORT_S):
                         break
                 part = self._ready.pop(index, None)
-            if part is None:
-                yield memoryview(b"")  # lets progress be told while a part is on its way
-            else:
-                index += 1
-                yield part
+            index += part is not None
+            yield part
 
     def release(self, part: memoryview) -> None:
         """Take back a part that was iterated."""
-        if not len(part):
-            return
         with self._state:
             self._free.append(part)
             self._released += 1
@@ -461,7 +451,7 @@ class _Parts:
 class _Single(_Parts):
     """One part, received by the calling thread: most objects are small, and threads would cost more than they."""
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[memoryview | None]:
         assert self._size is not None
         part = memoryview(bytearray(self._size - self._start))
         self._receive(self._start, self._size, part)

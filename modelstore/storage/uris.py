@@ -260,7 +260,7 @@ def _raw_file_path(text: str) -> str:
 
 def _path_uri(text: str) -> str:
     path = os.path.expanduser(text) if text.startswith("~") else text
-    path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - pathlib would drop nothing we want dropped, slower
+    path = os.path.join(os.getcwd(), path)
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if ".." in parts:
         # link/.. is the parent of what the link points to: only following it gives the file that open() would give.

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -110,7 +111,7 @@ class WebClient:
         self._headers = dict(headers or {})
         self._timeout_s = timeout_s
         self._idle: dict[tuple[str, str, str | None], list[http.client.HTTPConnection]] = {}
-        self._live: set[http.client.HTTPConnection] = set()
+        self._live: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
 
@@ -153,7 +154,7 @@ class WebClient:
     def close(self) -> None:
         """Drop all connections; what other threads are reading from them fails."""
         with self._lock:
-            for connection in self._live:
+            for connection in list(self._live):
                 sock = connection.sock
                 if sock is not None:
                     try:
@@ -215,7 +216,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _proxy_for(parts: SplitResult) -> str | None:
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - 20 ms, and only where there is a network
+    from urllib.request import getproxies, proxy_bypass
 
     proxy = getproxies().get(parts.scheme)
     if not proxy or proxy_bypass(parts.netloc):
@@ -232,10 +233,10 @@ def _proxy_login(proxy: SplitResult) -> dict[str, str]:
 
 def _netrc(parts: SplitResult, own: Mapping[str, str]) -> dict[str, str]:
     """Return the credentials that the user's netrc has for this host, as curl and requests use it."""
-    path = os.path.expanduser(os.environ.get("NETRC", "~/.netrc"))  # noqa: PTH111
-    if any(name.lower() == "authorization" for name in own) or not os.path.isfile(path):  # noqa: PTH113
+    path = os.path.expanduser(os.environ.get("NETRC", "~/.netrc"))
+    if any(name.lower() == "authorization" for name in own) or not os.path.isfile(path):
         return {}
-    from netrc import NetrcParseError, netrc  # noqa: PLC0415
+    from netrc import NetrcParseError, netrc
 
     try:
         entry = netrc(path).authenticators(parts.hostname or "")

@@ -1,0 +1,78 @@
+"""Removing models and freeing what only they used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelstore.records.entities import Link, ModelRecord
+from modelstore.storage.objects import parse_object_uri
+
+if TYPE_CHECKING:
+    from modelstore.registry.registry import Registry
+
+__all__ = ["Removal", "remove_models"]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was removed, or would be.
+
+    Attributes:
+        models: The models as they were.
+        links: Links of tasks to them that went as well.
+        freed_bytes: Bytes of weights that the registry held for them and for no other model.
+        dry_run: True when nothing was touched.
+    """
+
+    models: tuple[ModelRecord, ...]
+    links: tuple[Link, ...]
+    freed_bytes: int
+    dry_run: bool
+
+
+def remove_models(
+    registry: Registry, ids: Sequence[str], *, keep_weights: bool = False, force: bool = False, dry_run: bool = False
+) -> Removal:
+    """Remove models, all of them or none, and then the bytes that the registry held for them alone.
+
+    A process killed between the two leaves bytes that belong to no model, which `Registry.check` reports. Files and
+    objects outside the registry folder are never deleted.
+
+    Args:
+        registry: The registry.
+        ids: Ids of the models.
+        keep_weights: Leave the bytes, so that `Models.restore` brings the models back whole.
+        force: Also models that a task uses as input, or whose task is published.
+        dry_run: Only tell; what would be refused is refused.
+
+    Raises:
+        ModelNotFoundError: There is no such model; none was removed.
+        ModelInUseError: Something refers to one, and ``force`` was not given; none was removed.
+    """
+    wanted = list(dict.fromkeys(ids))
+    links = [link for model_id in wanted for link in registry.models.links(model_id)]
+    if dry_run:
+        records = [registry.models.get(model_id) for model_id in wanted]
+        for record in () if force else records:
+            registry.models.check_unused(record)
+        freed = 0 if keep_weights else _exclusive_bytes(registry, records)
+        return Removal(tuple(records), tuple(links), freed, dry_run=True)
+    with registry.transaction():
+        removed = [registry.models.delete(model_id, force=force) for model_id in wanted]
+    freed = 0 if keep_weights else sum(registry.weights.release(record) for record in removed)
+    return Removal(tuple(removed), tuple(links), freed, dry_run=False)
+
+
+def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
+    """Return the size of the stored objects that no model but these refers to."""
+    parsed = [parse_object_uri(record.uri) for record in records if record.uri is not None]
+    ours = {record.id for record in records}
+    total = 0
+    for digest in {one[0] for one in parsed if one is not None}:
+        users = registry.database.all("SELECT id FROM models WHERE digest = ? AND state < 2", (digest,))
+        path = registry.weights.objects.find(digest)
+        if path is not None and all(row[0] in ours for row in users):
+            total += path.stat().st_size
+    return total

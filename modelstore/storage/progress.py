@@ -1,0 +1,120 @@
+"""A line on the terminal about a transfer that takes a while: bytes, rate, time left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelstore.storage.fingerprints import Progress
+
+__all__ = ["TerminalProgress", "format_bytes", "progress_wanted", "reporting"]
+
+_PATIENCE_S: Final = 1.0  # what is over sooner needs no telling
+_INTERVAL_S: Final = 0.1
+_WIDTH: Final = 24
+_OFF: Final = frozenset({"0", "false", "no", "off"})
+_ON: Final = frozenset({"1", "true", "yes", "on"})
+
+
+def progress_wanted(stream: TextIO | None = None) -> bool:
+    """Tell whether to draw: the stream (stderr) is a terminal, and no environment variable forbids it.
+
+    ``MODELSTORE_PROGRESS=0`` and ``MODELSTORE_DISABLE_PROGRESS_BARS=1`` do.
+    """
+    if os.environ.get("MODELSTORE_PROGRESS", "").lower() in _OFF:
+        return False
+    if os.environ.get("MODELSTORE_DISABLE_PROGRESS_BARS", "").lower() in _ON:
+        return False
+    where = stream or sys.stderr
+    return where is not None and where.isatty()
+
+
+@contextmanager
+def reporting(label: str, stream: TextIO | None = None) -> Iterator[Progress | None]:
+    """Give a `Progress` that draws a line about ``label`` once a second has passed, or None where none is wanted.
+
+    Example:
+        >>> with reporting("storing model.pt") as progress:
+        ...     copied = 0 if progress is None else progress(1, 2)
+    """
+    if not progress_wanted(stream):
+        yield None
+        return
+    bar = TerminalProgress(label, stream or sys.stderr)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class TerminalProgress:
+    """Draws over one line of a terminal. Not safe for use by two threads at a time.
+
+    Args:
+        label: What is being moved; shortened to fit.
+        stream: A terminal.
+        delay_s: Nothing is drawn before so many seconds.
+    """
+
+    def __init__(self, label: str, stream: TextIO, delay_s: float = _PATIENCE_S) -> None:
+        self._label, self._stream, self._delay_s = label, stream, delay_s
+        self._begun = self._last = time.monotonic()
+        self._first: int | None = None
+        self._drawn = False
+
+    def __call__(self, done_bytes: int, total_bytes: int | None, /) -> None:
+        """Draw, if there is reason to."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done_bytes  # what a continued download had already says nothing about its rate
+        if now - self._begun < self._delay_s or (self._drawn and now - self._last < _INTERVAL_S):
+            return
+        self._last, self._drawn = now, True
+        rate = (done_bytes - self._first) / max(now - self._begun, 1e-9)
+        self._write(_line(self._label, done_bytes, total_bytes, rate))
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._drawn:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            columns = 80
+        self._stream.write("\r\x1b[K" + text[: max(columns - 1, 1)])
+        self._stream.flush()
+
+
+def format_bytes(count: float) -> str:
+    """Return a size for people.
+
+    Example:
+        >>> format_bytes(512), format_bytes(1536), format_bytes(3 * 2**30)
+        ('512 B', '1.5 KiB', '3.0 GiB')
+    """
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def _line(label: str, done: int, total: int | None, rate: float) -> str:
+    shown = label if len(label) <= 32 else f"{label[:15]}…{label[-16:]}"
+    speed = f"{format_bytes(rate)}/s"
+    if not total:
+        return f"{shown}  {format_bytes(done)}  {speed}"
+    full = min(_WIDTH, _WIDTH * done // total)
+    left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
+    bar = "█" * full + "░" * (_WIDTH - full)
+    return f"{shown}  {bar} {100 * done // total:3d}%  {format_bytes(done)} of {format_bytes(total)}  {speed}  {left}"
