@@ -152,14 +152,14 @@ class Uploads:
         upload = next((u for u in self.pending() if u.id == upload_id), None)
         if upload is None:
             return  # another process has finished it
-        from modelstore.storage.progress import progress_bar
+        from modelstore.storage.progress import reporting
         from modelstore.storage.uploads import upload_object
 
         changes = upload.changes
         snapshot = self._registry.folder / upload.snapshot
         fingerprint = Fingerprint(changes["size"], changes["sha256"], changes["xxh3"])
         try:
-            with progress_bar(f"uploading {changes['filename']}") as progress:  # step 3
+            with reporting(f"uploading {changes['filename']}") as progress:  # step 3
                 sent = upload_object(
                     snapshot, fingerprint, upload.destination, changes["filename"], progress=progress
                 )
@@ -169,7 +169,7 @@ class Uploads:
                 f"The weights of model {upload.model} could not be sent to {redact(upload.destination)}: {error}",
                 "They are kept in the registry; send them with `modelstore uploads --resume`.",
             ) from error
-        stored = {"uri": sent.uri, "digest": fingerprint.digest, "size": fingerprint.size}
+        stored = {"uri": sent, "digest": fingerprint.digest, "size": fingerprint.size}
         with self._registry.database.write() as connection:  # step 4
             try:
                 self._registry.models.edit(upload.model, **(changes["fields"] | stored))

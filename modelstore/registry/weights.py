@@ -225,10 +225,10 @@ class Weights:
             StorageError: It could not be read, or there is no room; nothing is left behind.
         """
         from modelstore.storage.packages import pack
-        from modelstore.storage.progress import progress_bar
+        from modelstore.storage.progress import reporting
 
         if source.path is not None:
-            with progress_bar(f"storing {source.name}") as progress:
+            with reporting(f"storing {source.name}") as progress:
                 path, fingerprint = self.objects.snapshot(source.path, progress)
         else:
             path = self.objects.temporary()
@@ -258,12 +258,12 @@ class Weights:
             uri = self.objects.put(path, fingerprint, snapshot.name)
             snapshot.path = None
             return Stored(uri, fingerprint.digest, fingerprint.size)
-        from modelstore.storage.progress import progress_bar
+        from modelstore.storage.progress import reporting
         from modelstore.storage.uploads import upload_object
 
-        with progress_bar(f"uploading {snapshot.name}") as progress:
+        with reporting(f"uploading {snapshot.name}") as progress:
             sent = upload_object(path, fingerprint, destination, snapshot.name, progress=progress)
-        return Stored(sent.uri, fingerprint.digest, fingerprint.size)
+        return Stored(sent, fingerprint.digest, fingerprint.size)
 
     def confirm(self, uri: str | None) -> bool:
         """See, inside the transaction that will refer to it, that an object of the registry is there.
@@ -362,11 +362,11 @@ class Weights:
         return path_or_none
 
     def _fetch(self, record: ModelRecord, uri: str, force: bool, verify: bool) -> Path:
-        from modelstore.storage.progress import progress_bar
+        from modelstore.storage.progress import reporting
         from modelstore.storage.transfer import fetch
 
         name = uris.basename(uri) or "weights"
-        with progress_bar(f"fetching {name}") as progress:
+        with reporting(f"fetching {name}") as progress:
             found = self.cache.fetch(
                 uri,
                 fetch,
