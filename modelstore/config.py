@@ -5,7 +5,7 @@
 | `MODELSTORE_REGISTRY` | the registry that the SDK classes use (folder or URI) | `registry` in the data directory |
 | `MODELSTORE_CACHE` | folder of local copies of remote weights | `cache` in the cache directory |
 | `MODELSTORE_HOME` | parent of both, in place of the user's data and cache directories | |
-| `MODELSTORE_DEFAULT_OUTPUT_URI` | where weights go when neither model nor task says (also `CLEARML_DEFAULT_OUTPUT_URI`) | the registry |
+| `MODELSTORE_DEFAULT_OUTPUT_URI` | where weights go by default (also `CLEARML_DEFAULT_OUTPUT_URI`) | the registry |
 | `MODELSTORE_ACTOR` | who makes changes | user@host |
 | `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
 """

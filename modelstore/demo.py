@@ -173,9 +173,7 @@ def _fit(model: OutputModel, task: Task, digits: _Digits, weights: Path) -> None
     from sklearn.neural_network import MLPClassifier
 
     settings = task.connect({"epochs": _EPOCHS, "learning_rate": 0.001})
-    network = MLPClassifier(
-        (_HIDDEN,), learning_rate_init=settings["learning_rate"], batch_size=32, random_state=_SEED
-    )
+    network = MLPClassifier((_HIDDEN,), learning_rate_init=settings["learning_rate"], batch_size=32, random_state=_SEED)
     best, stored = 0.0, 0
     progress = _Progress(sys.stdout, settings["epochs"])
     for epoch in range(1, settings["epochs"] + 1):
@@ -232,7 +230,9 @@ def _find(measured: float) -> int:
         where=Meta("accuracy") >= _GOOD_ENOUGH,
         only_published=True,
     )
-    _say(f"   published models tagged best and demo, accuracy at least {_GOOD_ENOUGH}: {len(found)}, the newest is taken")
+    _say(
+        f"   published models tagged best and demo, accuracy at least {_GOOD_ENOUGH}: {len(found)}, the newest is taken"
+    )
     if not found:
         sys.stderr.write("demo: no model matches\n")
         return 1
@@ -257,9 +257,7 @@ def _gallery(images: Any, truth: Any, predicted: Any) -> list[str]:
     right = {truth[i]: i for i in range(len(truth)) if predicted[i] == truth[i]}
     chosen = sorted(right.values())[: 4 - len(wrong)] + wrong
     pictures = [_picture(images[i]) for i in chosen]
-    captions = [
-        f"predicted {predicted[i]}" + ("" if predicted[i] == truth[i] else f", is {truth[i]}") for i in chosen
-    ]
+    captions = [f"predicted {predicted[i]}" + ("" if predicted[i] == truth[i] else f", is {truth[i]}") for i in chosen]
     lines = ["   " + "  ".join(row).rstrip() for row in zip(*pictures, strict=True)]
     return [*lines, "   " + "  ".join(f"{caption:^16}" for caption in captions).rstrip()]
 

@@ -27,7 +27,7 @@ def test_every_error_is_ours_and_a_builtin(cls: type[errors.ModelStoreError]) ->
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 def test_every_error_survives_pickling(cls: type[errors.ModelStoreError]) -> None:
     """Errors cross process borders in pools and test runners."""
-    error = cls(*SPECIAL.get(cls, ("It broke: x", "Mend it.")))  # type: ignore[arg-type]
+    error = cls(*SPECIAL.get(cls, ("It broke: x", "Mend it.")))
     copy = pickle.loads(pickle.dumps(error))
 
     assert type(copy) is cls

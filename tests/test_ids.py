@@ -40,7 +40,10 @@ def test_the_counter_overflows_into_the_next_millisecond() -> None:
     assert next_stamp(make_stamp(5, 0xFFFF, W), W, 1) == make_stamp(6, 0, W)
 
 
-@given(st.tuples(st.integers(0, 2**47 - 1), st.integers(0, 65535)), st.tuples(st.integers(0, 2**47 - 1), st.integers(0, 65535)))
+@given(
+    st.tuples(st.integers(0, 2**47 - 1), st.integers(0, 65535)),
+    st.tuples(st.integers(0, 2**47 - 1), st.integers(0, 65535)),
+)
 def test_stamps_compare_as_they_compare_in_time(one: tuple[int, int], two: tuple[int, int]) -> None:
     """They are compared as text, in Python and in SQL."""
     left, right = make_stamp(*one, W), make_stamp(*two, W)

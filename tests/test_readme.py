@@ -16,7 +16,9 @@ import pytest
 
 _ROOT = Path(__file__).parent.parent
 _TEXT = (_ROOT / "README.md").read_text()
-_FENCE = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 _RUNNABLE = ("python", "bash")
 
 
@@ -71,7 +73,9 @@ def test_every_block_runs_and_prints_what_the_readme_says(folder: Path) -> None:
 def _run(block: _Block, names: dict[str, object]) -> str:
     where = f"README.md:{block.line}"
     if block.language == "bash":
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{where}: {done.stderr}"
         return done.stdout
     code = compile("\n" * (block.line - 1) + block.code, str(_ROOT / "README.md"), "exec", dont_inherit=True)
@@ -150,7 +154,9 @@ def test_the_commands_are_those_of_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "modelstore", "--help"], capture_output=True, text=True, check=True)
     offered = set(re.findall(r"^  ([a-z][a-z-]*)(?:  |$)", done.stdout.partition("Commands:")[2], re.MULTILINE))
     section = _TEXT.partition("## The command line")[2].partition("\n## ")[0]
-    named = {name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)}
+    named = {
+        name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
+    }
 
     assert named == offered
 

@@ -57,8 +57,17 @@ class Folders:
             return None
         return self._remember(entry)
 
-    def make(self, entry: str, archive: Path, extract: Callable[[Path, Path], object]) -> Path:
-        """Extract into a folder of our own, then put it into place in one rename."""
+    def make(
+        self, entry: str, archive: Path, extract: Callable[[Path, Path], object], *, replace: bool = False
+    ) -> Path:
+        """Extract into a folder of our own, then put it into place in one rename.
+
+        Args:
+            entry: The folder's key.
+            archive: What to extract.
+            extract: How.
+            replace: Put it in the place of one that looks whole: its bytes were read and are not right.
+        """
         draft = self._layout.path("partial", f"tree.{this_process().token}.{os.urandom(8).hex()}")
         folder = self._layout.path(entry)
         try:
@@ -76,7 +85,7 @@ class Folders:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             # 4. Into place, where nothing lies, or something broken.
             step("cache.extract.4")
-            self._index.write(lambda db: self._place(db, entry, draft, size))
+            self._index.write(lambda db: self._place(db, entry, draft, size, replace=replace))
             step("cache.extract.5")
         finally:
             self._layout.discard(draft)
@@ -86,12 +95,13 @@ class Folders:
     def check(self, entry: str) -> str:
         """Read a folder in full; return ``ok``, ``corrupt`` or ``missing``, after removing what is not whole."""
         folder = self._layout.path(entry)
+        seen = _identity(folder)
         if is_whole(folder, verify=True):
             return "ok"
         there = os.path.isdir(folder)
 
         def remove(db: sqlite3.Connection) -> None:
-            if not is_whole(folder):  # made again meanwhile?
+            if _identity(folder) == seen:  # else it was made again meanwhile
                 self._layout.trash(folder)
                 db.execute("DELETE FROM entries WHERE entry = ?", (entry,))
 
@@ -103,9 +113,9 @@ class Folders:
         add_entry(db, entry, size)
         self._leases.take(entry)
 
-    def _place(self, db: sqlite3.Connection, entry: str, draft: str, size: int) -> None:
+    def _place(self, db: sqlite3.Connection, entry: str, draft: str, size: int, *, replace: bool) -> None:
         folder = self._layout.path(entry)
-        if not is_whole(folder):
+        if replace or not is_whole(folder):
             self._layout.trash(folder)
             os.rename(draft, folder)
         add_entry(db, entry, size)
@@ -116,3 +126,11 @@ class Folders:
         info = os.stat(path)
         self.memo[entry] = (path, info.st_ino, info.st_mtime_ns)
         return path
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(os.path.join(folder, "content"))
+    except OSError:
+        return None
+    return info.st_ino, info.st_ctime_ns

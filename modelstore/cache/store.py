@@ -319,7 +319,9 @@ class Cache:
             hit = folders.look_up(entry, verify=verify and to_do)
             if hit is None:
                 self._evictor.make_room()
-                hit = self._with_room(os.fspath(archive), lambda: folders.make(entry, Path(archive), extract))
+                hit = self._with_room(
+                    os.fspath(archive), lambda: folders.make(entry, Path(archive), extract, replace=verify)
+                )
         self._evictor.make_room()
         return hit
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The command line: an entry point that decides nothing."""

@@ -35,14 +35,17 @@ def _read_entities(connection: Any, kind: str) -> dict[str, Any]:
     table, names = ("models", MODEL_FIELDS) if kind == "model" else ("tasks", TASK_FIELDS)
     columns = ", ".join("p.name" if n == "project" else f"e.{n}" for n in names)
     rows = connection.execute(
-        f"SELECT e.id, e.key, e.published_op IS NOT NULL, e.created, e.updated, e.state, e.tags, e.system_tags, {columns}"
+        f"SELECT e.id, e.key, e.published_op IS NOT NULL, e.created, e.updated, e.state, e.tags, e.system_tags,"
+        f" {columns}"
         f" FROM {table} AS e LEFT JOIN projects AS p ON p.key = e.project WHERE e.created_op IS NOT NULL"
     ).fetchall()
     entities = {}
     for row in rows:
         values = dict(zip(names, row[8:], strict=True))
         fields = {
-            name: _field(name, value) for name, value in values.items() if value is not None and _field(name, value) is not False
+            name: _field(name, value)
+            for name, value in values.items()
+            if value is not None and _field(name, value) is not False
         }
         keyed = _read_keyed(connection, kind, row[0], row[1])
         _check_row(kind, row, keyed, fields)

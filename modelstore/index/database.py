@@ -110,11 +110,11 @@ class Database:
                 'Install a newer one with: pip install "modelstore-local[newsqlite]"',
             )
         with translated(path):
-            self._prepare(create)
+            self._prepare(create=create)
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, create: bool) -> None:
+    def _prepare(self, *, create: bool) -> None:
         if not self.path.exists():
             if not create:
                 raise RegistryError(f"There is no registry database at {self.path}")

@@ -22,8 +22,8 @@ from typing import Any, Final
 from modelstore.ids import clock_of, project_id
 from modelstore.index import bitmaps, tagging
 from modelstore.index.driver import sqlite3
-from modelstore.index.schema import ARCHIVED, DELETED, INCOMPLETE, TRIGGERS, VISIBLE
 from modelstore.index.ops import of_entity
+from modelstore.index.schema import ARCHIVED, DELETED, INCOMPLETE, TRIGGERS, VISIBLE
 from modelstore.records.conflicts import find_conflicts
 from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS, PROJECT_FIELDS, TASK_FIELDS, Operation
 from modelstore.records.values import decode, metadata_text
@@ -240,8 +240,8 @@ def find_project(connection: sqlite3.Connection, name: str | None) -> int | None
         " RETURNING key",
         (project_id(name), name),
     )
-    key = cursor.fetchone()[0]
-    return key
+    made: int = cursor.fetchone()[0]
+    return made
 
 
 def _apply_to_project(connection: sqlite3.Connection, operation: Operation) -> None:
@@ -276,9 +276,7 @@ def _state(connection: sqlite3.Connection, row: _Row, changed: dict[str, Any]) -
 # -- keyed values ------------------------------------------------------------------------------------------------------
 
 
-def _merge_keyed(
-    connection: sqlite3.Connection, row: _Row, stamp: str, seq: int, change: str, value: Any
-) -> bool:
+def _merge_keyed(connection: sqlite3.Connection, row: _Row, stamp: str, seq: int, change: str, value: Any) -> bool:
     """Let one keyed value be decided; returns whether it was written."""
     current = _keyed_stamp(connection, row.kind, row.key, row.id, change)
     if current is not None and current >= stamp:
@@ -287,13 +285,13 @@ def _merge_keyed(
         _erase_keyed(connection, row.kind, row.key, row.id, change)
         _set_item(connection, row.id, change, None, seq)
     else:
-        if not _lives_in_items(row.kind, change):
+        if not _lives_in_items(change):
             connection.execute("DELETE FROM items WHERE entity = ? AND key = ?", (row.id, change))
         _write_keyed(connection, row.kind, row.key, row.id, change, value, seq)
     return True
 
 
-def _lives_in_items(kind: str, change: str) -> bool:
+def _lives_in_items(change: str) -> bool:
     return change.startswith(("systag:", "param:", "config:"))
 
 
@@ -371,9 +369,7 @@ def _erase_keyed(connection: sqlite3.Connection, kind: str, key: int, entity: st
         connection.execute("DELETE FROM metadata WHERE model = ? AND key = ?", (key, name))
     elif prefix == "link":
         direction, _, link = name.partition(":")
-        connection.execute(
-            "DELETE FROM links WHERE task = ? AND direction = ? AND name = ?", (entity, direction, link)
-        )
+        connection.execute("DELETE FROM links WHERE task = ? AND direction = ? AND name = ?", (entity, direction, link))
 
 
 def _set_item(connection: sqlite3.Connection, entity: str, change: str, value: Any, seq: int) -> None:

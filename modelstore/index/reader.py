@@ -45,7 +45,7 @@ def _strings(cell: str) -> tuple[str, ...]:
 
 def model_from_row(row: Sequence[Any], metadata: dict[str, MetadataItem]) -> ModelRecord:
     """Build a record from the columns of `MODEL_COLUMNS`."""
-    return ModelRecord(
+    values = (
         *row[:13],
         bool(row[13]),
         json.loads(row[14]) if row[14] else {},
@@ -58,6 +58,7 @@ def model_from_row(row: Sequence[Any], metadata: dict[str, MetadataItem]) -> Mod
         row[21],
         metadata,
     )
+    return ModelRecord(*values)
 
 
 def model(database: Database, model_id: str) -> ModelRecord | None:
@@ -118,7 +119,7 @@ def task_rows(database: Database, condition: str, parameters: Sequence[Any], tai
 
 
 def _task_from_row(row: Sequence[Any]) -> TaskRecord:
-    return TaskRecord(
+    values = (
         *row[:13],
         json.loads(row[13]) if row[13] else None,
         decode(json.loads(row[14])) if row[14] else {},
@@ -132,6 +133,7 @@ def _task_from_row(row: Sequence[Any]) -> TaskRecord:
         row[22],
         row[23],
     )
+    return TaskRecord(*values)
 
 
 def items(database: Database, entity: str, prefix: str) -> dict[str, Any]:
@@ -188,4 +190,5 @@ def uploads(database: Database, model_id: str | None = None) -> list[UploadRecor
         " WHERE ? IS NULL OR model = ? ORDER BY id",
         (model_id, model_id),
     )
-    return [UploadRecord(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+    values = [(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+    return [UploadRecord(*value) for value in values]

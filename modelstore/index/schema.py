@@ -266,7 +266,7 @@ _V1: Final = (
     ) STRICT
     """,
     "CREATE INDEX uploads_model ON uploads (model)",
-    # Files that were found to hold their digest, and how they looked then: what has not changed since is not read again.
+    # Files that were found to hold their digest, and how they looked: what has not changed is not read again.
     """
     CREATE TABLE verified (
         path TEXT PRIMARY KEY,           -- relative to the registry folder where it lies in it

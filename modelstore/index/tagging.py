@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import ARCHIVED, VISIBLE
 
-__all__ = ["add", "forget", "insert", "remove", "reindex", "tag_key"]
+__all__ = ["add", "forget", "insert", "reindex", "remove", "tag_key"]
 
 _WALKED = (VISIBLE, ARCHIVED)
 _COUNTER = {VISIBLE: "visible", ARCHIVED: "archived"}

@@ -48,9 +48,7 @@ def seal(
     for draft in drafts:
         last = next_stamp(last, writer)
         parents = (
-            {}
-            if draft.action == "create"
-            else parents_of(draft.kind, draft.entity, draft.action, list(draft.changes))
+            {} if draft.action == "create" else parents_of(draft.kind, draft.entity, draft.action, list(draft.changes))
         )
         operations.append(Operation(last, draft.kind, draft.entity, draft.action, draft.changes, parents, actor))
     if len(operations) > 1:

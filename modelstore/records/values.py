@@ -20,7 +20,7 @@ METADATA_TYPES = ("float", "int", "bool", "str", "basestring", "list", "tuple", 
 _MAX_DEPTH = 200
 
 
-def encode(value: Any, _depth: int = 0) -> Any:
+def encode(value: Any, _depth: int = 0) -> Any:  # noqa: C901, PLR0911 - one branch a type
     """Turn a Python value into one that `json` writes without loss.
 
     Raises:

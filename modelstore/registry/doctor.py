@@ -54,15 +54,16 @@ def examine(registry: Registry, *, deep: bool) -> list[Finding]:
         registry: The registry.
         deep: Read every stored byte, and fold the whole journal once more for comparison.
     """
-    findings = list(_database(registry, deep))
+    findings = list(_database(registry, deep=deep))
     if not any(f.severity == "error" for f in findings):
-        for look in (_weights, _orphans, _uploads, _conflicts, _doubles, _tasks):
-            findings.extend(look(registry, deep))
+        findings.extend(_weights(registry, deep=deep))
+        for look in (_orphans, _uploads, _conflicts, _doubles, _tasks):
+            findings.extend(look(registry))
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(findings, key=lambda finding: order[finding.severity])
 
 
-def _database(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _database(registry: Registry, *, deep: bool) -> Iterator[Finding]:
     pragma = "integrity_check" if deep else "quick_check"
     try:
         rows = [row[0] for row in registry.database.all(f"PRAGMA {pragma}(10)")]
@@ -110,7 +111,7 @@ def _fold(registry: Registry) -> Iterator[Finding]:
         )
 
 
-def _weights(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _weights(registry: Registry, *, deep: bool) -> Iterator[Finding]:
     rows = registry.database.all(
         "SELECT id, name, uri, digest, size FROM models WHERE state < 2 AND uri IS NOT NULL ORDER BY key"
     )
@@ -130,7 +131,7 @@ def _weights(registry: Registry, deep: bool) -> Iterator[Finding]:
                 "Restore the file from a backup, or remove the model." if parsed else "Bring the file back.",
             )
             continue
-        damage = _damage(registry, Path(found), digest, size, deep)
+        damage = _damage(registry, Path(found), digest, size, deep=deep)
         if damage:
             yield Finding(
                 "error",
@@ -140,7 +141,7 @@ def _weights(registry: Registry, deep: bool) -> Iterator[Finding]:
             )
 
 
-def _damage(registry: Registry, path: Path, digest: str | None, size: int | None, deep: bool) -> str:
+def _damage(registry: Registry, path: Path, digest: str | None, size: int | None, *, deep: bool) -> str:
     if path.is_dir():
         return ""
     actual = path.stat().st_size
@@ -148,13 +149,13 @@ def _damage(registry: Registry, path: Path, digest: str | None, size: int | None
         return f"{path} has {actual} bytes instead of {size}"
     if deep and digest is not None:
         try:
-            registry.weights._check(path, digest, verify=True)
+            registry.weights.check_file(path, digest, verify=True)
         except IntegrityError as error:
             return error.message
     return ""
 
 
-def _orphans(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _orphans(registry: Registry) -> Iterator[Finding]:
     used = {row[0] for row in registry.database.all("SELECT digest FROM models WHERE state < 2 AND digest IS NOT NULL")}
     limit = time.time() - _GRACE_S
     orphans = [o for o in registry.weights.objects.iterate() if o.digest not in used and o.changed_at < limit]
@@ -188,7 +189,7 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
-def _uploads(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _uploads(registry: Registry) -> Iterator[Finding]:
     from modelstore.registry.uploads import is_alive
 
     for upload in reader.uploads(registry.database):
@@ -196,7 +197,7 @@ def _uploads(registry: Registry, deep: bool) -> Iterator[Finding]:
             why = f"failed: {upload.error}" if upload.status == "failed" else "its process is gone"
             yield Finding(
                 "warning",
-                f"Upload {upload.id} of model {upload.model} to {uris.redact(upload.destination)} is unfinished ({why})",
+                f"Upload {upload.id} of {upload.model} to {uris.redact(upload.destination)} is unfinished ({why})",
                 "The model does not have these weights yet; they are safe in the registry folder.",
                 "Send them with `modelstore uploads --resume`.",
             )
@@ -209,7 +210,7 @@ def _uploads(registry: Registry, deep: bool) -> Iterator[Finding]:
             )
 
 
-def _conflicts(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _conflicts(registry: Registry) -> Iterator[Finding]:
     rows = registry.database.all("SELECT entity, key FROM conflicts WHERE agree = 0 ORDER BY entity, key")
     if rows:
         yield Finding(
@@ -220,7 +221,7 @@ def _conflicts(registry: Registry, deep: bool) -> Iterator[Finding]:
         )
 
 
-def _doubles(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _doubles(registry: Registry) -> Iterator[Finding]:
     rows = registry.database.all(
         "SELECT uri, count(*), min(id), max(id) FROM models WHERE state = 0 AND uri IS NOT NULL"
         " AND uri NOT LIKE 'modelstore://%' GROUP BY uri HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT 20"
@@ -234,7 +235,7 @@ def _doubles(registry: Registry, deep: bool) -> Iterator[Finding]:
         )
 
 
-def _tasks(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _tasks(registry: Registry) -> Iterator[Finding]:
     host = os.uname().nodename
     for task in registry.tasks.find(statuses=["in_progress"]):
         pid = task.runtime.get("pid")

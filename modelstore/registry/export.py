@@ -39,7 +39,9 @@ def copy_to(source: Path, target: str | os.PathLike[str], *, name: str | None = 
         raise InvalidRequestError(f"{str(wanted)!r} exists already", "Choose another path, or overwrite it.")
     if wanted.is_dir() != source.is_dir() and os.path.lexists(wanted):
         kinds = "folder", "file"
-        raise InvalidRequestError(f"{str(wanted)!r} is a {kinds[not wanted.is_dir()]}, the copy a {kinds[wanted.is_dir()]}")
+        raise InvalidRequestError(
+            f"{str(wanted)!r} is a {kinds[not wanted.is_dir()]}, the copy a {kinds[wanted.is_dir()]}"
+        )
     spare = wanted.with_name(f"{_SPARE}{os.urandom(6).hex()}")
     with translated(wanted, writing=True):
         wanted.parent.mkdir(parents=True, exist_ok=True)

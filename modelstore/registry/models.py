@@ -7,9 +7,9 @@ touched, so two objects that edit different fields of one model never undo each 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.errors import (
     InvalidMetadataError,
@@ -112,7 +112,7 @@ class Models:
                     continue  # it fixes what is there already
                 entries.append(HistoryEntry(at, operation.actor, operation.action, key, old, new, operation.stamp))
             if operation.action == "publish":
-                entry = HistoryEntry(at, operation.actor, "publish", "published", None, True, operation.stamp)
+                entry = HistoryEntry(at, operation.actor, "publish", "published", None, new=True, stamp=operation.stamp)
                 entries.append(entry)
         return entries
 
@@ -281,12 +281,12 @@ class Models:
         """
         with self._editing(model_id) as (record, drafts):
             if not record.published:
-                self._check_publishable(record, require_weights)
+                self._check_publishable(record, require_weights=require_weights)
                 current = self._current(record)
                 drafts.append(Draft("model", record.id, "publish", {field: current[field] for field in FROZEN_FIELDS}))
         return self.get(model_id)
 
-    def _check_publishable(self, record: ModelRecord, require_weights: bool) -> None:
+    def _check_publishable(self, record: ModelRecord, *, require_weights: bool) -> None:
         pending = reader.uploads(self._database, record.id)
         if pending:
             raise MissingWeightsError(
@@ -329,9 +329,7 @@ class Models:
                 self.check_unused(record)
             drafts.append(Draft("model", record.id, "delete", {"deleted": True}))
             for link in self.links(model_id):
-                drafts.append(
-                    Draft("task", link.task, "edit", {f"link:{link.direction}:{link.name}": None})
-                )
+                drafts.append(Draft("task", link.task, "edit", {f"link:{link.direction}:{link.name}": None}))
         return record
 
     def check_unused(self, record: ModelRecord) -> None:
@@ -395,7 +393,7 @@ class Models:
             "iteration": record.iteration,
         }
 
-    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - one branch a field
         checked: dict[str, Any] = {}
         for field, value in fields.items():
             if value is None:

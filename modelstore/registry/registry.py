@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from modelstore import config
 from modelstore.errors import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from modelstore.registry.weights import Weights
 
 __all__ = ["Registry", "open_registry"]
+
+T = TypeVar("T")
 
 FORMAT_FILE: Final = "modelstore.json"
 FORMAT: Final = 1
@@ -77,12 +79,13 @@ class Registry:
         self.version = 0
         self._local = threading.local()
         self._writer: tuple[int, str] | None = None
-        self._open(create)
+        self._parts: dict[str, Any] = {}
+        self._open(create=create)
         self.database = Database(self.folder / "registry.db", self.folder / "backups", create=True)
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def _open(self, create: bool) -> None:
+    def _open(self, *, create: bool) -> None:
         kind = mounts.network_filesystem(self.folder)
         if kind is not None:
             raise NetworkFilesystemError(
@@ -93,10 +96,12 @@ class Registry:
         try:
             text = path.read_text()
         except FileNotFoundError:
-            self._create(path, create)
+            self._create(path, create=create)
             return
         except OSError as error:
-            raise ReadOnlyRegistryError(f"{path} cannot be read ({error.strerror})", "Check its permissions.") from error
+            raise ReadOnlyRegistryError(
+                f"{path} cannot be read ({error.strerror})", "Check its permissions."
+            ) from error
         try:
             record = json.loads(text)
             kind, version, self.id = str(record["kind"]), int(record["format"]), str(record["id"])
@@ -109,7 +114,7 @@ class Registry:
                 'Upgrade with: pip install -U "modelstore-local"',
             )
 
-    def _create(self, path: Path, create: bool) -> None:
+    def _create(self, path: Path, *, create: bool) -> None:
         """Make the folder and its format file; of several processes that do so at once, one file stands."""
         if not create and not (self.folder / "registry.db").exists():
             raise RegistryNotFoundError(f"There is no registry at {self.folder}", "Check the path, or create it.")
@@ -160,11 +165,10 @@ class Registry:
 
         return self._part("weights", Weights)
 
-    def _part(self, name: str, factory: Any) -> Any:
-        parts = self.__dict__.setdefault("_parts", {})
-        found = parts.get(name)
+    def _part(self, name: str, factory: Callable[[Registry], T]) -> T:
+        found: T | None = self._parts.get(name)
         if found is None:
-            found = parts.setdefault(name, factory(self))
+            found = self._parts.setdefault(name, factory(self))
         return found
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -298,9 +302,8 @@ class Registry:
 
     def close(self) -> None:
         """Wait for this process's uploads and close the database; later use raises `RegistryError`."""
-        parts = self.__dict__.get("_parts", {})
-        if "weights" in parts:
-            parts["weights"].close()
+        if "weights" in self._parts:
+            self._parts["weights"].close()
         self.database.close()
 
     def __enter__(self) -> Self:

@@ -197,7 +197,8 @@ def _cast(key: str, value: Any, kind: str) -> Any:
         return _container(value, kind)
     except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError):
         raise InvalidMetadataError(
-            f"Metadata {key!r} has the value {value!r:.80}, which is no {kind}", "Leave v_type out to keep its own type."
+            f"Metadata {key!r} has the value {value!r:.80}, which is no {kind}",
+            "Leave v_type out to keep its own type.",
         ) from None
 
 
@@ -210,7 +211,16 @@ def _whole(value: Any) -> int:
 
 def _truth(value: Any) -> bool:
     if isinstance(value, str):
-        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+        words = {
+            "true": True,
+            "yes": True,
+            "1": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "0": False,
+            "off": False,
+        }
         if value.strip().lower() in words:
             return words[value.strip().lower()]
         raise ValueError

@@ -137,7 +137,7 @@ def _facts(registry: Registry) -> IndexFacts:
 
 
 def _orders(order_by: str | Sequence[Any] | None) -> tuple[Order, ...]:
-    if order_by is None or order_by == [] or order_by == ():
+    if order_by is None or (isinstance(order_by, (list, tuple)) and not order_by):
         return NEWEST_FIRST
     terms = [order_by] if isinstance(order_by, (str, Order)) or not isinstance(order_by, Sequence) else order_by
     return tuple(parse_order(term) for term in terms)

@@ -280,5 +280,7 @@ def _checked_regex(pattern: str | None) -> str | None:
     try:
         re.compile(pattern)
     except (re.error, RecursionError) as error:
-        raise InvalidRequestError(f"{pattern!r} is no regular expression ({error})", "Escape special characters.") from None
+        raise InvalidRequestError(
+            f"{pattern!r} is no regular expression ({error})", "Escape special characters."
+        ) from None
     return pattern

@@ -1,7 +1,7 @@
 """Uploads in the background.
 
-What is to be sent lies in the registry folder (`uploads/`) and in the table `uploads` from before the call returns until
-the destination has the bytes. So an upload outlives the process: a later one goes on with it.
+What is to be sent lies in the registry folder (`uploads/`) and in the table `uploads` from before the call returns
+until the destination has the bytes. So an upload outlives the process: a later one goes on with it.
 
     1. the snapshot moves from `objects/tmp/` to `uploads/`      2. the row is written
     3. the bytes are sent and verified                            4. in one transaction: the model gets its new content,
@@ -160,9 +160,7 @@ class Uploads:
         fingerprint = Fingerprint(changes["size"], changes["sha256"], changes["xxh3"])
         try:
             with reporting(f"uploading {changes['filename']}") as progress:  # step 3
-                sent = upload_object(
-                    snapshot, fingerprint, upload.destination, changes["filename"], progress=progress
-                )
+                sent = upload_object(snapshot, fingerprint, upload.destination, changes["filename"], progress=progress)
         except StorageError as error:
             self._note_failure(upload, error)
             raise UploadError(

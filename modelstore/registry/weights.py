@@ -335,7 +335,7 @@ class Weights:
         """
         if record.uri is None:
             raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
-        path = self._file(record, record.uri, force, verify)
+        path = self._file(record, record.uri, force=force, verify=verify)
         unpack = record.package if extract is None else extract
         if not unpack or path.is_dir() or not (record.package or path.name.lower().endswith(_ARCHIVES)):
             return path
@@ -344,24 +344,24 @@ class Weights:
         digest = record.digest or hash_file(path).digest
         return self.cache.extracted(digest, path, unpack_archive, verify=verify)
 
-    def _file(self, record: ModelRecord, uri: str, force: bool, verify: bool) -> Path:
+    def _file(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
         parsed = parse_object_uri(uri)
         if parsed is not None:
             path = self.objects.path(*parsed)
             if not path.exists():
                 path = self.objects.find(parsed[0]) or path
-            self._check(path, record.digest or parsed[0], verify)
+            self.check_file(path, record.digest or parsed[0], verify=verify)
             return path
         path_or_none = uris.local_path(uri)
         if path_or_none is None or (mounts.network_filesystem(path_or_none) and path_or_none.is_file()):
-            return self._fetch(record, uri, force, verify)
+            return self._fetch(record, uri, force=force, verify=verify)
         if not path_or_none.exists():
             raise BlobNotFoundError(f"Nothing exists at {path_or_none}", "Was it moved or deleted?")
         if record.digest is not None:
-            self._check(path_or_none, record.digest, verify)
+            self.check_file(path_or_none, record.digest, verify=verify)
         return path_or_none
 
-    def _fetch(self, record: ModelRecord, uri: str, force: bool, verify: bool) -> Path:
+    def _fetch(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
         from modelstore.storage.progress import reporting
         from modelstore.storage.transfer import fetch
 
@@ -378,8 +378,13 @@ class Weights:
             )
         return found.path
 
-    def _check(self, path: Path, digest: str, verify: bool) -> None:
-        """See that a file holds its digest: by its looks when they were good before, else by reading it."""
+    def check_file(self, path: Path, digest: str, *, verify: bool = False) -> None:
+        """See that a file holds its digest: by its looks when they were good before, else by reading it.
+
+        Raises:
+            BlobNotFoundError: It is not there.
+            IntegrityError: It holds something else.
+        """
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -451,5 +456,3 @@ class Weights:
         finally:
             if self._cache is not None:
                 self._cache.close()
-
-

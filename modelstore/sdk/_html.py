@@ -15,7 +15,7 @@ def size_text(size: int | None) -> str:
         return ""
     value, units = float(size), ["B", "kB", "MB", "GB", "TB", "PB"]
     unit = units[0]
-    for unit in units:  # noqa: B007 - the unit reached is the result
+    for unit in units:
         if value < 1000 or unit == units[-1]:
             break
         value /= 1000

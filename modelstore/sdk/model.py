@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from modelstore.query import Node
-    from modelstore.sdk.task import Task
 
 __all__ = ["BaseModel", "Model"]
 
@@ -27,8 +26,8 @@ logger = logging.getLogger("modelstore")
 class BaseModel:
     """What `Model`, `InputModel` and `OutputModel` have in common.
 
-    An object keeps a copy of its model's row. Reading a property costs nothing while this process has not written; after
-    any write of this process the row is read again, so an object always sees what its own process did. What other
+    An object keeps a copy of its model's row. Reading a property costs nothing while this process has not written;
+    after any write of this process the row is read again, so an object always sees what its own process did. What other
     processes did shows after `refresh`.
     """
 
@@ -689,5 +688,3 @@ def _parse_hocon(text: str) -> Any:
         raise InvalidConfigurationError(
             f"Could not parse configuration text {text[:80]!r} as JSON or HOCON", "Use config_text."
         ) from error
-
-

@@ -12,10 +12,11 @@ from modelstore.errors import InvalidRequestError, PublishedModelError
 from modelstore.ids import new_id
 from modelstore.records.entities import ModelRecord
 from modelstore.registry import rules
+from modelstore.registry.models import dump_config
 from modelstore.registry.weights import Snapshot, Source
 from modelstore.sdk._context import state
 from modelstore.sdk.framework import guess_framework
-from modelstore.sdk.model import BaseModel, dump_config
+from modelstore.sdk.model import BaseModel
 
 if TYPE_CHECKING:
     from modelstore.sdk.task import Task
@@ -42,7 +43,7 @@ class OutputModel(BaseModel):
     """A model that a task makes.
 
     Making the object changes nothing in the registry: the model is registered, whole, by the first call that has
-    something to keep (weights, metadata, a report, tags on a registered model, `connect`ing one with ``base_model_id``).
+    something to keep (weights, metadata, a report, archiving, publishing).
 
     Args:
         task: The task that makes it; None takes the current one.
@@ -222,7 +223,7 @@ class OutputModel(BaseModel):
     @property
     def system_tags(self) -> list[str]:
         """Tags that say what state the model is in: "archived", "package"."""
-        return [] if self._model_id is None else BaseModel.system_tags.fget(self)  # type: ignore[attr-defined,no-any-return]
+        return [] if self._model_id is None else BaseModel.system_tags.fget(self)  # type: ignore[attr-defined]
 
     @system_tags.setter
     def system_tags(self, value: Iterable[str] | None) -> None:
@@ -277,7 +278,7 @@ class OutputModel(BaseModel):
     @property
     def url(self) -> str | None:
         """URI of the weights; None when there are none yet. While an upload runs, that of the last finished one."""
-        return None if self._model_id is None else BaseModel.url.fget(self)  # type: ignore[attr-defined,no-any-return]
+        return None if self._model_id is None else BaseModel.url.fget(self)  # type: ignore[attr-defined]
 
     @property
     def published(self) -> bool:
@@ -405,9 +406,7 @@ class OutputModel(BaseModel):
         self._edit(labels=checked)
         return Waitable()
 
-    def update_design(
-        self, config_text: str | None = None, config_dict: Mapping[str, Any] | None = None
-    ) -> Waitable:
+    def update_design(self, config_text: str | None = None, config_dict: Mapping[str, Any] | None = None) -> Waitable:
         """Set the configuration; "" or {} clears it.
 
         Args:
@@ -439,7 +438,7 @@ class OutputModel(BaseModel):
     ) -> str | None:
         """Give the model new weights: a file or folder to store, or the URI of bytes that are somewhere already.
 
-        The file is copied, with its digest, before the call returns: what is trained over it afterwards changes nothing.
+        The file is copied, with its digest, before the call returns: what is trained over it later changes nothing.
         Bytes first, row second: a process killed in between leaves the model as it was.
 
         Args:
@@ -664,5 +663,3 @@ def _stem(filename: str) -> str:
         return rules.check_name("link name", stem)
     except InvalidRequestError:
         return "Output Model"
-
-

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from modelstore import config
 from modelstore.errors import InvalidRequestError, ModelStoreError, TaskClosedError, TaskNotFoundError, UsageError
 from modelstore.ids import clock_to_datetime, now_ms
-from modelstore.records.entities import ModelRecord, TaskRecord
+from modelstore.records.entities import TaskRecord
 from modelstore.registry import rules
 from modelstore.registry.tasks import OPEN_STATUSES
 from modelstore.sdk._context import Registry, current_registry, state
@@ -456,7 +456,10 @@ class Task(TaskParameters):
         """The task's id: 32 hexadecimal digits."""
         return self._task_id
 
-    task_id = id
+    @property
+    def task_id(self) -> str:
+        """The task's id: 32 hexadecimal digits."""
+        return self._task_id
 
     @property
     def name(self) -> str | None:
@@ -767,9 +770,7 @@ class Task(TaskParameters):
             TaskClosedError: It had ended otherwise, and neither ``ignore_errors`` nor ``force`` was given.
         """
         allowed = (*OPEN_STATUSES, "stopped", "completed")
-        self._move(
-            "completed", allowed, force, ignore=ignore_errors, status_message=status_message, completed=now_ms()
-        )
+        self._move("completed", allowed, force, ignore=ignore_errors, status_message=status_message, completed=now_ms())
 
     def mark_failed(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from modelstore.errors import InvalidConfigurationError, InvalidRequestError
 from modelstore.records.values import decode, encode, metadata_text
@@ -160,7 +160,7 @@ class TaskParameters:
         _ = ignore_remote_overrides
         kept: dict[str, Any]
         if isinstance(configuration, (str, PathLike)):
-            kept = {"text": _read_text(Path(fspath(configuration)))}
+            kept = {"text": _read_text(Path(fspath(cast("str", configuration))))}
         elif isinstance(configuration, (Mapping, list)):
             kept = {"dict": encode(dict(configuration) if isinstance(configuration, Mapping) else configuration)}
         else:

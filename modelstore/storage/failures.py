@@ -134,7 +134,8 @@ def http_status(error: BaseException) -> int | None:
     if isinstance(response, dict):
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return response if isinstance(response, int) else None
-    for candidate in (getattr(error, "status", None), getattr(error, "status_code", None), getattr(error, "code", None)):
+    for name in ("status", "status_code", "code"):
+        candidate = getattr(error, name, None)
         if isinstance(candidate, int) and 300 <= candidate < 600:
             return candidate
         if isinstance(candidate, str) and candidate.isdigit() and len(candidate) == 3:

@@ -39,6 +39,8 @@ EXTRAS: Final[Mapping[str, tuple[str, str]]] = {
 """Scheme to the extra that brings its driver, and the driver's module."""
 
 _BUILT_IN: Final = ("file", "memory", "http", "https", "ftp", "zip", "tar")
+_ARCHIVES: Final = frozenset({"zip", "tar", "libarchive"})
+_CACHES: Final = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 _ALIASES: Final = {"azure": "az", "gcs": "gs", "davs": "webdav", "dav": "webdav", "webdavs": "webdav"}
 _S3_WITH_HOST: Final = re.compile(r"s3a?://([^/]+:\d+)/([^/]+(?:/.*)?)", re.DOTALL)
 _AZURE_WITH_HOST: Final = re.compile(
@@ -126,17 +128,23 @@ def _host_options(rest: str) -> dict[str, Any]:
 
 
 def _open_chain(links: list[str], options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
-    """Open ``zip://inner::s3://bucket/outer.zip``: each filesystem is given the one inside it."""
+    """Open ``zip://inner::s3://bucket/outer.zip``: each archive is read out of what holds it.
+
+    fsspec's own way does not decode file URIs, takes ClearML's spellings for bucket names, and its caches hand out
+    files that are not complete.
+    """
     *outer, last = links
-    # fsspec does not decode file URIs, and would take our ClearML spellings for bucket names.
-    fs, path = open_filesystem(last, options.pop(scheme(last), None))
+    fs, path = open_filesystem(last, options.get(scheme(last)))
     for link in reversed(outer):
         protocol, _, inner = link.partition("://")
+        if protocol in _CACHES:
+            continue  # ours is above
         _known(protocol, link)
-        own = dict(options.pop(protocol, {}))
-        fs = _filesystem(protocol, {"fo": path, "fs": fs, **own} if inner or protocol in {"zip", "tar"} else
-                         {"fs": fs, **own}, shown=link)  # fmt: skip
-        path = inner or path
+        if protocol not in _ARCHIVES:
+            raise InvalidUriError(f"{redact(link)!r} cannot be read out of another URI.", "Archives can: zip, tar.")
+        with translated(last):
+            fs = _filesystem(protocol, {"fo": fs.open(path, "rb"), **options.get(protocol, {})}, shown=last)
+        path = inner
     return fs, path
 
 

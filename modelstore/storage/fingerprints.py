@@ -32,7 +32,8 @@ _NO_COPY_FILE_RANGE: Final = frozenset(
 class Progress(Protocol):
     """What is told about a transfer: called with the bytes done and the bytes in all, None while that is unknown."""
 
-    def __call__(self, done_bytes: int, total_bytes: int | None, /) -> object: ...
+    def __call__(self, done_bytes: int, total_bytes: int | None, /) -> object:
+        """Take note; what it raises ends the transfer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,4 +292,3 @@ def _read_back(descriptor: int, buffer: memoryview, start: int, end: int, digest
         digest.update(buffer[:count])
         start += count
     return start
-

@@ -114,7 +114,7 @@ class ObjectStore:
         name = sanitise_filename(filename)
         folder = self._folder(fingerprint.sha256)
         target = os.path.join(folder, name)
-        # Killed at each of these by tests/storage/test_objects_crash.py::test_a_killed_put_leaves_all_or_nothing:
+        # Killed at each of these by tests/storage/test_objects.py::test_a_killed_put_leaves_all_or_nothing:
         # 1. the snapshot loses its write bits    2. its folder is made
         # 3. it gets its final name (or an equal object takes its place, and then the snapshot goes)
         # 4. the folder and those above it reach the disk

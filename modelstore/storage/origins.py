@@ -111,6 +111,7 @@ class WebOrigin:
         self._first: tuple[int, int | None, Response] | None = None
 
     def look(self, start: int = 0) -> None:
+        """See `Origin.look`."""
         self._drop_first()
         try:
             response = self._get(start, start + self.part_bytes)
@@ -137,10 +138,11 @@ class WebOrigin:
             self._first = (0, None, response)
 
     def read(self, start: int, end: int | None) -> Reader:
+        """See `Origin.read`."""
         first, self._first = self._first, None
         if first is not None:
             if first[0] == start and (first[1] is None or first[1] == end):
-                return _Counted(first[2], first[2].length)
+                return first[2]
             first[2].close()
         if self.ranged:
             response = self._get(start, end)
@@ -149,12 +151,13 @@ class WebOrigin:
         else:
             raise ChangedError("the server cannot continue in the middle")
         self._check_same(response, start)
-        return _Counted(response, response.length)
+        return response
 
     def recheck(self) -> None:
         """Nothing to do: each answer said what it is a part of."""
 
     def close(self) -> None:
+        """See `Origin.close`."""
         self._drop_first()
         self._client.close()
 
@@ -175,19 +178,6 @@ class WebOrigin:
             self._first = None
 
 
-class _Counted:
-    """A response that must bring exactly what it announced."""
-
-    def __init__(self, response: Response, length: int | None) -> None:
-        self._response, self._length = response, length
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._response.readinto(buffer)
-
-    def close(self) -> None:
-        self._response.close()
-
-
 class FsspecOrigin:
     """An object behind any fsspec driver."""
 
@@ -204,6 +194,7 @@ class FsspecOrigin:
         self._in_parts = False
 
     def look(self, start: int = 0) -> None:  # noqa: ARG002 - nothing to win from it here
+        """See `Origin.look`."""
         self._fs.invalidate_cache()
         info = self._fs.info(self._path)
         if info.get("type") == "directory":
@@ -213,6 +204,7 @@ class FsspecOrigin:
         self.etag = etag_of(info)
 
     def read(self, start: int, end: int | None) -> Reader:
+        """See `Origin.read`."""
         if self.connections > 1 and end is not None:
             self._in_parts = True
             return _Block(self._fs.cat_file(self._path, start=start, end=end), end - start)
@@ -226,6 +218,7 @@ class FsspecOrigin:
         return _Stream(stream, None if self.size is None else self.size - start)
 
     def recheck(self) -> None:
+        """See `Origin.recheck`."""
         if not self._in_parts:
             return
         before = self.size, self.etag

@@ -311,7 +311,7 @@ class _Extraction:
                     raise self._unsafe(member.name, "it is a link or a device")
                 self._reserve(member.size)
                 self._place(member.name, partial(archive.extractfile, member), is_folder=member.isdir())
-                archive.members = []  # else a million of them stay in memory
+                archive.members = []  # type: ignore[attr-defined] # else a million of them stay in memory
 
     def _reserve(self, size: int) -> None:
         self._max_bytes -= size

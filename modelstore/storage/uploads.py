@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,10 @@ def upload(
 
     Args:
         path: Must not change meanwhile; a snapshot.
+        uri: Anything that can be written to; folders on the way are made.
         fingerprint: Of the file, if known; a local copy is compared with it.
+        storage_options: The driver's own parameters.
+        progress: Told now and then, from any thread.
         checkpoint: Lets another process continue after a crash, where the storage can do that; None does not.
         patience: How long to go on through failures.
 
@@ -138,8 +142,15 @@ def send_object(  # noqa: PLR0913 - four things to say, the rest by name
 
     Args:
         snapshot: A file with exactly these bytes.
+        fingerprint: Of these bytes.
+        destination: A folder, path or URI.
+        filename: The last component wanted; see `sanitise_filename`.
         etag: What the destination is known to have called this content; another one there means that it was
             replaced by something else, and it is sent again.
+        storage_options: The driver's own parameters.
+        progress: Told now and then, from any thread.
+        checkpoint: See `upload`.
+        patience: See `upload`.
 
     Raises:
         StorageError: As `upload`.
@@ -175,22 +186,23 @@ def _present(
     return Upload(uri, fingerprint.size, found, 0) if etag is None or etag == found else None
 
 
-def _place_locally(
-    source: Path, target: Path, fingerprint: Fingerprint | None, progress: Progress | None
-) -> Upload:
+def _place_locally(source: Path, target: Path, fingerprint: Fingerprint | None, progress: Progress | None) -> Upload:
     work = target.parent / f".{os.urandom(8).hex()}.part"
     # Killed at each of these by tests/storage/test_uploads.py::test_a_killed_local_upload_leaves_the_old_or_the_new:
     # 1. a copy under a name of our own, on disk    2. it gets its name    3. that reaches the disk
     with translated(target, writing=True):
         target.parent.mkdir(parents=True, exist_ok=True)
+        sys.audit("modelstore.step", "uploads.place.1")
         copied = copy_hashed(source, work, progress)
         try:
             if fingerprint is not None and copied.sha256 != fingerprint.sha256:
                 raise IntegrityError(f"{str(source)!r} changed before it was stored.", "Store it again.")
+            sys.audit("modelstore.step", "uploads.place.2")
             work.replace(target)
         except BaseException:
             work.unlink(missing_ok=True)
             raise
+        sys.audit("modelstore.step", "uploads.place.3")
         fsync_folder(target.parent)
     return Upload(normalise(target), copied.size, None, copied.size)
 

@@ -127,6 +127,9 @@ class WebClient:
         """Send a request, follow redirects, and return the answer.
 
         Args:
+            method: Such as ``GET``.
+            url: Absolute.
+            headers: On top of the client's own.
             body: Bytes, a memoryview or an open file, sent as it is; its length must be in ``headers``.
             accept: Statuses that are returned; all others raise.
 

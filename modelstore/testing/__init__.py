@@ -1,1 +1,1 @@
-"""TODO"""
+"""The proof kit: conformance suites, Hypothesis strategies, reference models, fault injectors."""

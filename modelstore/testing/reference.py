@@ -40,7 +40,7 @@ def fold(operations: Iterable[Operation]) -> dict[str, Any]:
     return state
 
 
-def _entity(kind: str, ordered: list[Operation]) -> dict[str, Any] | None:
+def _entity(kind: str, ordered: list[Operation]) -> dict[str, Any] | None:  # noqa: C901, PLR0912 - all rules at once
     creation = next((o for o in ordered if o.action == "create"), None)
     if creation is None:
         return None

@@ -280,4 +280,7 @@ def test_the_totals_are_those_of_the_folder(cache: Cache, origin: FolderOrigin) 
 
     assert (info.objects, info.trees, info.bytes, info.in_use, info.pinned) == (1, 1, 1400, 2, 1)
     assert (info.partial_bytes, info.quarantine_bytes) == (0, 0)
-    assert {(entry.kind, entry.size, entry.in_use) for entry in cache.ls()} == {("object", 700, True), ("tree", 700, True)}
+    assert {(entry.kind, entry.size, entry.in_use) for entry in cache.ls()} == {
+        ("object", 700, True),
+        ("tree", 700, True),
+    }

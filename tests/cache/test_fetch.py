@@ -356,9 +356,15 @@ def test_a_failing_fetcher_is_told_as_it_is_and_leaves_nothing_in_the_way(cache:
 def test_an_interrupted_download_goes_on_where_it_stopped(cache: Cache, origin: FolderOrigin) -> None:
     """The tenth gigabyte of ten should not cost the other nine again."""
     origin.put(URI, bytes(range(256)) * 160)
-    with faults.inject("origin.block", ConnectionResetError("reset"), occurrence=7), pytest.raises(ConnectionResetError):
+    with (
+        faults.inject("origin.block", ConnectionResetError("reset"), occurrence=7),
+        pytest.raises(ConnectionResetError),
+    ):
         cache.fetch(URI, origin)
-    with faults.inject("origin.block", ConnectionResetError("reset"), occurrence=2), pytest.raises(ConnectionResetError):
+    with (
+        faults.inject("origin.block", ConnectionResetError("reset"), occurrence=2),
+        pytest.raises(ConnectionResetError),
+    ):
         cache.fetch(URI, origin)
     file = cache.fetch(URI, origin)
 
@@ -370,7 +376,10 @@ def test_an_interrupted_download_goes_on_where_it_stopped(cache: Cache, origin: 
 def test_what_changed_at_its_origin_meanwhile_is_not_continued(cache: Cache, origin: FolderOrigin) -> None:
     """Half of one version and half of another is neither."""
     origin.put(URI, b"1" * 40_000)
-    with faults.inject("origin.block", ConnectionResetError("reset"), occurrence=7), pytest.raises(ConnectionResetError):
+    with (
+        faults.inject("origin.block", ConnectionResetError("reset"), occurrence=7),
+        pytest.raises(ConnectionResetError),
+    ):
         cache.fetch(URI, origin)
     origin.put(URI, b"2" * 40_000)
 
@@ -393,7 +402,10 @@ def test_a_damaged_beginning_is_thrown_away_and_everything_fetched_once_more(
 ) -> None:
     """The digest expected tells; giving up would leave the user to find the file to delete."""
     digest = origin.put(URI, b"1" * 40_000)
-    with faults.inject("origin.block", ConnectionResetError("reset"), occurrence=5), pytest.raises(ConnectionResetError):
+    with (
+        faults.inject("origin.block", ConnectionResetError("reset"), occurrence=5),
+        pytest.raises(ConnectionResetError),
+    ):
         cache.fetch(URI, origin)
     (left,) = (path for path in (cache.folder / "partial").iterdir() if path.suffix != ".json")
     damage(left)

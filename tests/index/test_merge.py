@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modelstore.ids import make_stamp, project_id
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest, rebuild
-from modelstore.records.operations import FROZEN_FIELDS, Operation, check_operation
+from modelstore.records.operations import FROZEN_FIELDS, Action, EntityKind, Operation, check_operation
 from modelstore.testing.reference import check_copies, fold, read_index
 
 WRITERS = ["a" * 16, "b" * 16, "c" * 16]
@@ -68,7 +68,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
 
 @st.composite
 def operations(draw: st.DrawFn, writer: str, tick: int, known: list[Operation]) -> Operation:
-    kind = draw(st.sampled_from(["model", "model", "model", "task", "project"]))
+    kind: EntityKind = draw(st.sampled_from(["model", "model", "model", "task", "project"]))
     skew = draw(st.sampled_from([0, 0, 5, -5]))  # clocks that differ
     stamp = make_stamp(1000 + tick + skew, tick, writer)
     if kind == "project":
@@ -78,10 +78,14 @@ def operations(draw: st.DrawFn, writer: str, tick: int, known: list[Operation]) 
     entity = draw(st.sampled_from(MODELS if kind == "model" else TASKS))
     values = MODEL_VALUES if kind == "model" else TASK_VALUES
     actions = ["create", "edit", "edit", "edit", "delete", "restore", "publish"]
-    action = draw(st.sampled_from(actions))
+    action: Action = draw(st.sampled_from(actions))
     changes = draw(st.fixed_dictionaries({}, optional=values)) if action in ("create", "edit") else {}
     if action == "publish":
-        changes = {f: draw(MODEL_VALUES.get(f, st.none())) for f in FROZEN_FIELDS} if kind == "model" else {"status": "published"}
+        changes = (
+            {f: draw(MODEL_VALUES.get(f, st.none())) for f in FROZEN_FIELDS}
+            if kind == "model"
+            else {"status": "published"}
+        )
     if action in ("delete", "restore"):
         changes = {"deleted": action == "delete"}
     if action == "create":

@@ -311,7 +311,7 @@ def test_a_tree_has_a_limited_number_of_terms() -> None:
 @given(TREES)
 def test_trees_pickle_and_hash(node: Any) -> None:
     """They travel to other processes and serve as keys."""
-    again = pickle.loads(pickle.dumps(node))  # noqa: S301 - our own bytes
+    again = pickle.loads(pickle.dumps(node))
 
     assert explain(again) == explain(node)
     assert "nan" in explain(node) or (again == node and hash(again) == hash(node))

@@ -16,13 +16,17 @@ from modelstore.records.values import decode, dumps, encode, loads, metadata_tex
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.binary(max_size=4)
-HASHABLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.tuples(TEXT, st.integers())
+HASHABLE = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.tuples(TEXT, st.integers())
+)
 DOLLARS = st.sampled_from(["$float", "$dict", "$tuple", "$bytes", "$x"])
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(HASHABLE | DOLLARS, inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(HASHABLE | DOLLARS, inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -95,7 +95,10 @@ def check_whole(registry: _context.Registry) -> None:
 
 
 def every_step(
-    template: Template, tmp_path: Path, action: Callable[[_context.Registry], None], look: Callable[[_context.Registry], str]
+    template: Template,
+    tmp_path: Path,
+    action: Callable[[_context.Registry], None],
+    look: Callable[[_context.Registry], str],
 ) -> list[str]:
     """Kill the action at each of its steps in turn; returns what `look` saw after each."""
     seen = []
@@ -139,7 +142,9 @@ def test_a_killed_registration_leaves_the_whole_model_or_none(template: Template
         path = registry.weights.local_copy(record, verify=True)
         assert path.read_bytes() == template.weights.read_bytes()
         assert (record.tags, record.framework, record.iteration, record.labels) == (("x",), "ONNX", 7, {"cat": 1})
-        assert [li.model for li in registry.tasks.links(template.task_id, "output") if li.name == "weights"] == [record.id]
+        assert [li.model for li in registry.tasks.links(template.task_id, "output") if li.name == "weights"] == [
+            record.id
+        ]
         return "whole"
 
     seen = every_step(template, tmp_path, register, look)
