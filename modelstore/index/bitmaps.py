@@ -31,12 +31,12 @@ PUBLISHED: Final = 3
 """Facet: value is 1, for models whose published_op is not NULL."""
 
 _ADD: Final = """
-    INSERT INTO bitmaps VALUES (?1, ?2, ?3 >> 6, 1 << (?3 & 63)) ON CONFLICT DO UPDATE SET bits = bits | excluded.bits
+    INSERT INTO bitmaps VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET bits = bits | excluded.bits
 """
 _REMOVE: Final = """
-    UPDATE bitmaps SET bits = bits & ~(1 << (?3 & 63)) WHERE facet = ?1 AND value = ?2 AND block = ?3 >> 6
+    UPDATE bitmaps SET bits = bits & ~? WHERE facet = ? AND value = ? AND block = ?
 """
-_FORGET_EMPTY: Final = "DELETE FROM bitmaps WHERE facet = ?1 AND value = ?2 AND block = ?3 >> 6 AND bits = 0"
+_FORGET_EMPTY: Final = "DELETE FROM bitmaps WHERE facet = ? AND value = ? AND block = ? AND bits = 0"
 # The bits of a block are distinct powers of two, so that their sum is their union; 1 << 63 is the sign bit, and no
 # partial sum leaves 64 bits.
 _REFILL: Final = (
@@ -56,14 +56,20 @@ _REFILL: Final = (
 
 def add(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, int]]) -> None:
     """Put a model into sets (facet, value); where it is already, nothing changes. Part of the caller's transaction."""
-    connection.executemany(_ADD, [(facet, value, model) for facet, value in sets])
+    connection.executemany(_ADD, [(facet, value, model >> 6, _bit(model)) for facet, value in sets])
 
 
 def remove(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, int]]) -> None:
     """Take a model out of sets (facet, value); where it is not, nothing changes. Part of the caller's transaction."""
     for facet, value in sets:
-        if connection.execute(_REMOVE, (facet, value, model)).rowcount:
-            connection.execute(_FORGET_EMPTY, (facet, value, model))
+        if connection.execute(_REMOVE, (_bit(model), facet, value, model >> 6)).rowcount:
+            connection.execute(_FORGET_EMPTY, (facet, value, model >> 6))
+
+
+def _bit(model: int) -> int:
+    """Return a model's bit in its block as SQLite's signed integer."""
+    bit = 1 << (model & 63)
+    return bit - (1 << 64) if bit >> 63 else bit
 
 
 def refill(connection: sqlite3.Connection) -> None:
