@@ -1,1 +1,36 @@
-"""The command line: an entry point that decides nothing."""
+"""The commands `modelstore` and `mstore`: what the registry can do, for people and for scripts.
+
+Nothing is decided here. Commands turn words into calls of the layers below, and answers into tables or JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 damaged, 130 interrupted, 141 nobody reads.
+    """
+    try:
+        from modelstore.cli.app import cli
+
+        cli.main(None if arguments is None else list(arguments), prog_name=_program())
+    except KeyboardInterrupt:  # before or after click was in charge
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _program() -> str:
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".exe") if sys.argv else ""
+    return "mstore" if name == "mstore" else "modelstore"

@@ -317,7 +317,53 @@ TRIGGERS: Final = {
     """,
 }
 
-VIEWS: Final[dict[str, str]] = {}
+_TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', ({} >> 16) / 1000.0, 'unixepoch')"
+# SQLite reads no hexadecimal from text.
+_STAMP_MS: Final = " + ".join(
+    f"(instr('0123456789abcdef', substr(stamp, {i + 1}, 1)) - 1) * {16 ** (11 - i)}" for i in range(12)
+)
+
+VIEWS: Final = {
+    "v_models": f"""
+        CREATE VIEW v_models AS
+        SELECT m.id, m.name, p.name AS project, m.framework, m.uri, m.digest, m.size, m.package, m.iteration, m.task,
+            m.parent, m.comment, m.published_op IS NOT NULL AS published, m.state = 1 AS archived, m.tags, m.labels,
+            m.config, {_TIME.format("m.created")} AS created, {_TIME.format("m.updated")} AS last_update
+        FROM models AS m LEFT JOIN projects AS p ON p.key = m.project WHERE m.state < 2
+    """,
+    "v_tags": """
+        CREATE VIEW v_tags AS
+        SELECT t.name AS tag, m.id AS model, m.name AS name
+        FROM model_tags AS mt JOIN tags AS t ON t.key = mt.tag JOIN models AS m ON m.key = mt.model WHERE m.state < 2
+    """,
+    "v_metadata": """
+        CREATE VIEW v_metadata AS
+        SELECT m.id AS model, m.name AS name, d.key, d.type, d.value, d.number
+        FROM metadata AS d JOIN models AS m ON m.key = d.model WHERE m.state < 2
+    """,
+    "v_lineage": """
+        CREATE VIEW v_lineage AS
+        SELECT l.task, t.name AS task_name, l.direction, l.name AS link, l.model, m.name AS model_name
+        FROM links AS l LEFT JOIN tasks AS t ON t.id = l.task LEFT JOIN models AS m ON m.id = l.model
+    """,
+    "v_metrics": """
+        CREATE VIEW v_metrics AS
+        SELECT m.id AS model, m.name AS name, s.title, s.series, s.last, s.min, s.max
+        FROM metrics AS s JOIN models AS m ON m.key = s.model WHERE m.state < 2
+    """,
+    "v_tasks": f"""
+        CREATE VIEW v_tasks AS
+        SELECT t.id, t.name, p.name AS project, t.type, t.status, t.comment, t.output_uri, t.last_iteration, t.tags,
+            t.state = 1 AS archived, {_TIME.format("t.created")} AS created, {_TIME.format("t.updated")} AS last_update
+        FROM tasks AS t LEFT JOIN projects AS p ON p.key = t.project WHERE t.state < 2
+    """,
+    "v_history": f"""
+        CREATE VIEW v_history AS
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ({_STAMP_MS}) / 1000.0, 'unixepoch') AS at, actor, entity_kind, entity, action, changes, stamp, seq
+        FROM ops
+    """,
+}
+"""For people with SQL: stable names over tables that may change. Read them; writing goes through the library."""
 
 FOLDED_TABLES: Final = (
     "models",

@@ -37,11 +37,9 @@ def copy_to(source: Path, target: str | os.PathLike[str], *, name: str | None = 
         wanted = wanted / (name if name is not None and source.is_dir() else source.name)
     if not overwrite and os.path.lexists(wanted):
         raise InvalidRequestError(f"{str(wanted)!r} exists already", "Choose another path, or overwrite it.")
-    if wanted.is_dir() != source.is_dir() and os.path.lexists(wanted):
-        kinds = "folder", "file"
-        raise InvalidRequestError(
-            f"{str(wanted)!r} is a {kinds[not wanted.is_dir()]}, the copy a {kinds[wanted.is_dir()]}"
-        )
+    if os.path.lexists(wanted) and wanted.is_dir() != source.is_dir():
+        there, ours = ("folder", "file") if wanted.is_dir() else ("file", "folder")
+        raise InvalidRequestError(f"{str(wanted)!r} is a {there}, and the copy a {ours}", "Choose another path.")
     spare = wanted.with_name(f"{_SPARE}{os.urandom(6).hex()}")
     with translated(wanted, writing=True):
         wanted.parent.mkdir(parents=True, exist_ok=True)

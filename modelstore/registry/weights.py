@@ -6,10 +6,12 @@ Bytes first, row second: whatever dies in between leaves bytes that nothing refe
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from modelstore import config
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
     from modelstore.registry.uploads import Uploads
 
-__all__ = ["Snapshot", "Source", "Stored", "Weights"]
+__all__ = ["Leftover", "Snapshot", "Source", "Stored", "Weights"]
 
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -45,13 +47,13 @@ class Source:
         name: File name under which it is stored.
         path: The file; None for a package.
         members: Names and paths of a package's files; () for a single file.
-        paths: The user's files and folders, for deleting them afterwards.
+        leftovers: What may be deleted once it is stored.
     """
 
     name: str
     path: Path | None
     members: tuple[tuple[str, Path], ...]
-    paths: tuple[Path, ...]
+    leftovers: tuple[Leftover, ...]
 
     @classmethod
     def file(cls, path: Path, target_filename: str | None) -> Self:
@@ -61,16 +63,20 @@ class Source:
             BlobNotFoundError: It does not exist.
             InvalidRequestError: It is no regular file, or ``target_filename`` is no file name.
         """
-        if not path.exists():
-            raise BlobNotFoundError(f"There is no file {str(path)!r} to store", "Check the path.")
-        if not path.is_file():
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BlobNotFoundError(f"There is no file {str(path)!r:.200} to store", "Check the path.") from None
+        except (OSError, ValueError) as error:  # no permission, a name that is too long or holds NUL
+            raise InvalidRequestError(f"The file {str(path)!r:.200} cannot be read: {error}", "Check the path.") from None
+        if not S_ISREG(status.st_mode):
             raise InvalidRequestError(f"{str(path)!r} is no regular file", "Give a file or a folder.")
         name = path.name
         if target_filename is not None:
             name = _checked_name(target_filename)
             if "." not in name.strip("."):
                 name += path.suffix
-        return cls(name, path, (), (path,))
+        return cls(sanitise_filename(name), path, (), (Leftover.of(path, status),))
 
     @classmethod
     def folder(cls, folder: Path, name: str) -> Self:
@@ -82,7 +88,12 @@ class Source:
         """
         from modelstore.storage.packages import collect
 
-        return cls(_checked_name(name), None, tuple(collect(folder)), (folder,))
+        name = _checked_name(name)
+        members = collect(folder)
+        files = [Leftover.of(path, os.lstat(path)) for member, path in members if not member.endswith("/")]
+        folders = {folder, *(Path(root, one) for root, folders, _ in os.walk(folder) for one in folders)}
+        deepest_first = sorted(folders, key=lambda one: len(one.parts), reverse=True)
+        return cls(name, None, tuple(members), (*files, *(Leftover(str(one.absolute())) for one in deepest_first)))
 
     @classmethod
     def files(cls, files: Sequence[Path], name: str) -> Self:
@@ -94,26 +105,28 @@ class Source:
         """
         from modelstore.storage.packages import collect_files
 
-        return cls(_checked_name(name), None, tuple(collect_files(files)), tuple(files))
-
-    def delete(self) -> None:
-        """Delete the user's files; those that cannot be deleted stay."""
-        delete_files(self.paths)
+        name = _checked_name(name)
+        members = collect_files(files)
+        return cls(name, None, tuple(members), tuple(Leftover.of(path, os.lstat(path)) for _, path in members))
 
 
-def delete_files(paths: Iterable[Path]) -> None:
-    """Delete files and folders that are safely stored elsewhere; what cannot be deleted is reported and stays."""
-    import logging
-    import shutil
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file of the user's that may be deleted once it is stored, or a folder that then may be empty.
 
-    for path in paths:
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            logging.getLogger("modelstore").warning("%s is stored, but could not be deleted: %s", path, error)
+    Attributes:
+        path: Absolute path.
+        looks: Size, modification time and inode of the file when it was stored; None for a folder. A file that looks
+            different since then holds something that was never stored, and stays.
+    """
+
+    path: str
+    looks: tuple[int, int, int] | None = None
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result) -> Self:
+        """Describe a file as it is now."""
+        return cls(str(path.absolute()), (status.st_size, status.st_mtime_ns, status.st_ino))
 
 
 def _checked_name(name: object) -> str:
@@ -121,7 +134,7 @@ def _checked_name(name: object) -> str:
         raise InvalidRequestError(f"{name!r:.80} is no file name")
     if "/" in name or "\\" in name or "\0" in name:
         raise InvalidRequestError(f"The file name {name!r:.80} contains a path separator or NUL", "Give a name alone.")
-    return name
+    return sanitise_filename(name)
 
 
 @dataclass(slots=True)
@@ -156,6 +169,7 @@ class Weights:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.objects = ObjectStore(registry.folder / "objects")
+        self._lock = threading.Lock()
         self._uploads: Uploads | None = None
         self._cache: Cache | None = None
         self._seen: dict[str, tuple[str, int, int, int]] = {}
@@ -168,10 +182,9 @@ class Weights:
         Raises:
             InvalidUriError: It cannot be understood, or carries credentials.
         """
-        text = os.fspath(uri)
-        if isinstance(text, str) and text.startswith("modelstore://"):
-            parse_object_uri(text)
-            return text
+        if isinstance(uri, str) and uri.startswith("modelstore://"):
+            parse_object_uri(uri)
+            return uri
         normalised = uris.normalise(uri)
         root = str(self.objects.root)
         path = uris.local_path(uri) if normalised.startswith("file://") else None
@@ -180,6 +193,21 @@ class Weights:
             if len(parts) == 4 and len(parts[2]) == 64:
                 return object_uri(f"sha256:{parts[2]}", parts[3])
         return normalised
+
+    def described(self, uri: str) -> dict[str, Any]:
+        """Return what is known of the bytes behind a logical URI without reading them: digest and size of own objects.
+
+        Raises:
+            BlobNotFoundError: It names an object that this registry does not have.
+        """
+        parsed = parse_object_uri(uri)
+        if parsed is None:
+            return {"digest": None, "size": None}
+        path = self.objects.path(*parsed)
+        try:
+            return {"digest": parsed[0], "size": os.stat(path).st_size}
+        except FileNotFoundError:
+            raise BlobNotFoundError(f"This registry has no object {path}", "Check the URI.") from None
 
     def physical(self, uri: str) -> str:
         """Return a logical URI as one that other programs understand."""
@@ -208,7 +236,10 @@ class Weights:
 
             open_filesystem(normalised)
             return normalised
-        present = next(p for p in (path, *path.parents) if p.exists())
+        try:
+            present = next(p for p in (path, *path.parents) if p.exists())
+        except OSError as error:
+            raise InvalidUriError(f"{uris.redact(normalised):.200} cannot be used: {error.strerror}") from None
         if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
             raise ReadOnlyStorageError(
                 f"Could not set destination uri to: {path}: {present} cannot be written", "Check write permissions."
@@ -291,31 +322,41 @@ class Weights:
     @property
     def uploads(self) -> Uploads:
         """Uploads in the background, and those that an earlier process did not finish."""
-        if self._uploads is None:
-            from modelstore.registry.uploads import Uploads
+        from modelstore.registry.uploads import Uploads
 
-            self._uploads = Uploads(self._registry)
-        return self._uploads
+        with self._lock:
+            if self._uploads is None:
+                self._uploads = Uploads(self._registry)
+            return self._uploads
 
-    def wait(self, model_id: str | None, *, timeout: float | None = None, count: int | None = None) -> None:
+    def wait(
+        self, model_id: str | None, *, timeout: float | None = None, count: int | None = None, quiet: bool = False
+    ) -> None:
         """Wait for this process's uploads, of one model or of all.
+
+        Args:
+            model_id: The model; None for all.
+            timeout: Seconds at most; None as long as it takes.
+            count: Until so many have finished; None for all.
+            quiet: Leave it to another call to tell of failures.
 
         Raises:
             UploadError: One failed.
         """
         if self._uploads is not None:
-            self._uploads.wait(model_id, timeout=timeout, count=count)
+            self._uploads.wait(model_id, timeout=timeout, count=count, quiet=quiet)
 
     # -- handing out -----------------------------------------------------------------------------------------------
 
     @property
     def cache(self) -> Cache:
         """The cache of remote weights."""
-        if self._cache is None:
-            from modelstore.cache import Cache
+        from modelstore.cache import Cache
 
-            self._cache = Cache(self._registry.cache_folder, max_bytes=config.cache_max_bytes())
-        return self._cache
+        with self._lock:
+            if self._cache is None:
+                self._cache = Cache(self._registry.cache_folder, max_bytes=config.cache_max_bytes())
+            return self._cache
 
     def local_copy(
         self, record: ModelRecord, *, extract: bool | None = None, force: bool = False, verify: bool = False
@@ -427,19 +468,22 @@ class Weights:
     def release(self, record: ModelRecord) -> int:
         """Delete the bytes that the registry holds for a removed model, when no other model refers to them.
 
-        Bytes outside the registry folder are never deleted: another registry may refer to them.
+        Uploads of it that have not finished are given up. Bytes outside the registry folder are never deleted: another registry may refer to them.
 
         Returns:
             Bytes freed.
         """
+        for upload in self.uploads.pending(record.id):
+            self.uploads.cancel(upload.id)
         parsed = parse_object_uri(record.uri) if record.uri is not None else None
         if parsed is None:
             return 0
         digest = parsed[0]
+        address = f"modelstore://{digest.replace(':', '/')}/"
         with self._registry.database.write() as connection:
             used = connection.execute(
-                "SELECT 1 FROM models WHERE digest = ? AND state < 2 LIMIT 1", (digest,)
-            ).fetchone()
+                "SELECT 1 FROM models WHERE uri >= ? AND uri < ? AND state <> 2 LIMIT 1", (address, address[:-1] + "0")
+            ).fetchone()  # "0" follows "/": all names of this content
             if used is not None:
                 return 0
             for path in list(self._seen):
@@ -447,6 +491,37 @@ class Weights:
                     self._seen.pop(path, None)
             connection.execute("DELETE FROM verified WHERE digest = ?", (digest,))
             return self.objects.remove(digest)
+
+    def delete_leftovers(self, leftovers: Iterable[Leftover]) -> None:
+        """Delete files of the user's that are stored now, and folders that are empty then.
+
+        What changed since it was stored, lies in this registry or its cache, or cannot be deleted stays; a warning
+        says so.
+        """
+        import logging
+
+        logger = logging.getLogger("modelstore")
+        own = [os.path.realpath(self._registry.folder), os.path.realpath(self._registry.cache_folder)]
+        for leftover in leftovers:
+            path = leftover.path
+            real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            if any(real == folder or real.startswith(f"{folder}/") for folder in own):
+                logger.warning("%s belongs to the registry and was not deleted", path)
+                continue
+            try:
+                if leftover.looks is None:
+                    if not os.path.islink(path) and not os.listdir(path):
+                        os.rmdir(path)
+                    continue
+                status = os.lstat(path) if os.path.islink(path) else os.stat(path)
+                if leftover.looks not in (_looks(status), _looks(os.stat(path))):
+                    logger.warning("%s changed after it was stored, and was not deleted", path)
+                    continue
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                logger.warning("%s is stored, but could not be deleted: %s", path, error)
 
     def close(self) -> None:
         """Wait for uploads and let the cache go."""
@@ -456,3 +531,7 @@ class Weights:
         finally:
             if self._cache is not None:
                 self._cache.close()
+
+
+def _looks(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino

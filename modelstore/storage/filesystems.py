@@ -41,7 +41,7 @@ EXTRAS: Final[Mapping[str, tuple[str, str]]] = {
 _BUILT_IN: Final = ("file", "memory", "http", "https", "ftp", "zip", "tar")
 _ARCHIVES: Final = frozenset({"zip", "tar", "libarchive"})
 _CACHES: Final = frozenset({"simplecache", "filecache", "blockcache", "cached"})
-_ALIASES: Final = {"azure": "az", "gcs": "gs", "davs": "webdav", "dav": "webdav", "webdavs": "webdav"}
+_ALIASES: Final = {"azure": "az", "abfss": "abfs", "gcs": "gs", "davs": "webdav", "dav": "webdav", "webdavs": "webdav"}
 _S3_WITH_HOST: Final = re.compile(r"s3a?://([^/]+:\d+)/([^/]+(?:/.*)?)", re.DOTALL)
 _AZURE_WITH_HOST: Final = re.compile(
     r"(?:azure|az|abfss?)://([^./]+)\.(?:blob|dfs)\.core\.windows\.net(?::\d+)?/([^/]+(?:/.*)?)", re.DOTALL

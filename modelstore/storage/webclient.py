@@ -168,6 +168,10 @@ class WebClient:
             self._live.clear()
             self._idle.clear()
 
+    def __del__(self) -> None:
+        # A file over the web may be dropped without being closed; sockets complain when that happens to them.
+        self.close()
+
     def _exchange(self, method: str, parts: SplitResult, headers: Mapping[str, str], body: Any) -> Response:
         proxy = _proxy_for(parts)
         home = self._idle.setdefault((parts.scheme, parts.netloc, proxy), [])

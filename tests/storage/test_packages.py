@@ -379,4 +379,4 @@ def test_a_killed_extraction_leaves_no_folder(tmp_path: Path, monkeypatch: pytes
     assert set(read_tree(tmp_path / "out")) == {"0", "1", "2", "3", "4"}
 
 
-GOLDEN = "sha256:"
+GOLDEN = "sha256:10d1d9e0728f4d357ce4170bc1f95bb72bc9f9de73eeef3514d00c645c5c5198"
