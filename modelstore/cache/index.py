@@ -7,6 +7,7 @@ again from the folder, with every file due for hashing at its next use.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -144,6 +145,9 @@ class Index:
                     return self._transact(db, job) if writing else job(db)
                 except sqlite3.Error as error:
                     self._recover(error, attempt)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC or not self._layout.spend_reserve():
+                        raise
                 attempt += 1
 
     @staticmethod
@@ -166,6 +170,8 @@ class Index:
         if code & 0xFF in _BUSY:
             raise CacheBusyError(f"The cache index {self.path!r} stayed locked.", "Try again.") from error
         if code & 0xFF == sqlite3.SQLITE_FULL:
+            if self._layout.spend_reserve():
+                return
             raise StorageFullError(
                 f"No space is left for the cache {self._layout.root!r}.", "Free some space and try again."
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,8 +132,7 @@ class Objects:
         # Evictions run in transactions as well: either the row is gone by now, or they will see the lease.
         if not rows(db, "SELECT 1 FROM entries WHERE entry = ?", found.entry):
             return False
-        if found.entry not in self._leases.held:
-            db.execute("UPDATE entries SET used_ms = ? WHERE entry = ?", (time.time_ns() // 1_000_000, found.entry))
+        # Nothing is written to the index: hits go on working on a full disk. Its time of use is noted by the caller.
         self._leases.take(found.entry)
         return True
 
@@ -252,27 +252,34 @@ class Objects:
             step("cache.publish.3")
             os.makedirs(folder, exist_ok=True)
             # 4. to 6. in one transaction, see _place.
-            name = self._index.write(lambda db: self._place(db, ask, partial.file, (entry, info, etag)))
+            self._index.write(lambda db: self._place(db, ask, partial.file, (entry, info, etag)))
             # 7. The names are durable.
             step("cache.publish.7")
             sync_folder(folder)
             sync_folder(os.path.dirname(folder))
+            step("cache.publish.8")
         except FileNotFoundError as error:
             raise StorageUnavailableError(
                 f"The cache {self._layout.root!r} was deleted while {redact(ask.uri)!r} was being fetched.",
                 "Try again.",
             ) from error
-        step("cache.publish.8")
+        except Exception:
+            # Perhaps it has its place already: with its first name back, all this can be done once more.
+            with suppress(OSError):
+                os.link(self._layout.path(entry, ask.name), partial.file)
+            raise
         partial.discard()
-        placed = os.stat(self._layout.path(entry, name))
-        return Found(entry, name, placed.st_size, etag, placed.st_ino, placed.st_mtime_ns)
+        placed = os.stat(self._layout.path(entry, ask.name))
+        return Found(entry, ask.name, placed.st_size, etag, placed.st_ino, placed.st_mtime_ns)
 
     def announce(self, db: sqlite3.Connection, entry: str, size: int) -> None:
         """Index an entry whose bytes are about to come, and lease it."""
         add_entry(db, entry, size)
         self._leases.take(entry)
 
-    def _place(self, db: sqlite3.Connection, ask: Ask, draft: str, what: tuple[str, os.stat_result, str | None]) -> str:
+    def _place(
+        self, db: sqlite3.Connection, ask: Ask, draft: str, what: tuple[str, os.stat_result, str | None]
+    ) -> None:
         entry, info, etag = what
         final = self._layout.path(entry, ask.name)
         add_entry(db, entry, info.st_size)
@@ -296,7 +303,6 @@ class Objects:
         put_file(db, entry, ask.name, os.stat(final))
         put_uri(db, ask.key, ask.shown(), (entry, ask.name, etag))
         step("cache.publish.6")  # 6. Commit.
-        return ask.name
 
     def _good_copy(self, db: sqlite3.Connection, entry: str, size: int, preferred: str) -> str | None:
         """Return the name of a file of the entry that is known to be right, if there is one."""

@@ -266,6 +266,7 @@ class Cache:
 
     def _remember(self, ask: Ask, found: Found, *, fetched: bool) -> CachedFile:
         path = self._objects.path(found)
+        self._process.touched.add(found.entry)
         file = CachedFile(Path(path), found.digest, found.size, found.etag)
         if len(self._memo) >= _MOST_REMEMBERED:
             self._memo.clear()
@@ -309,6 +310,7 @@ class Cache:
         with translated(self._layout.root, writing=True):
             hit = folders.look_up(entry, verify=verify)
             if hit is not None:
+                self._process.touched.add(entry)
                 return hit
             self._layout.make()
         lock = KeyLock(

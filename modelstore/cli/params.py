@@ -14,6 +14,11 @@ from modelstore.errors import InvalidRequestError, ModelStoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    TextType = click.ParamType[str]
+    NumberType = click.ParamType[int]
+else:
+    TextType = NumberType = click.ParamType  # generic in recent versions only
+
 __all__ = ["BYTES", "MODEL", "ModelName", "pairs", "tag_tokens", "typed"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgtp])(i?)b?|b)?", re.IGNORECASE)
@@ -21,7 +26,7 @@ _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _OFFERED: Final = 50
 
 
-class ModelName(click.ParamType[str]):
+class ModelName(TextType):
     """A model: its id, the beginning of one, or its name; completed from the registry."""
 
     name = "model"
@@ -31,24 +36,20 @@ class ModelName(click.ParamType[str]):
         _ = param
         from modelstore.cli.session import session_of
         from modelstore.registry import open_registry
+        from modelstore.registry.lookup import beginning_with
 
         try:
             with open_registry(session_of(ctx).uri, create=False) as registry:
-                rows = registry.database.all(
-                    "SELECT id, name FROM models WHERE state = 0 AND (substr(id, 1, ?1) = ?2 OR substr(name, 1, ?1) = ?2)"
-                    " ORDER BY updated DESC LIMIT ?3",
-                    (len(incomplete), incomplete, _OFFERED),
-                )
+                found = beginning_with(registry, incomplete, _OFFERED)
         except ModelStoreError:
             return []  # a shell that waits for completions has no place for errors
-        by_name = bool(incomplete) and not any(row[0].startswith(incomplete) for row in rows)
-        return [CompletionItem(row[1] if by_name else row[0], help=row[1]) for row in rows]
+        return [CompletionItem(text, help=name) for text, name in found]
 
 
 MODEL: Final = ModelName()
 
 
-class _Bytes(click.ParamType[int]):
+class _Bytes(NumberType):
     """A number of bytes: `500000`, `500MB`, `20GiB`."""
 
     name = "size"

@@ -12,7 +12,7 @@ from modelstore.records.entities import ModelRecord, TaskRecord
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["Lineage", "find_model", "lineage", "suggest"]
+__all__ = ["Lineage", "beginning_with", "find_model", "lineage"]
 
 _HEX: Final = frozenset("0123456789abcdef")
 _SHOWN: Final = 5
@@ -73,12 +73,12 @@ def _missing(registry: Registry, text: str, which: Which) -> ModelNotFoundError:
         found = _candidates(registry, text, _STATES[other])
         if found:
             return ModelNotFoundError(f"The model {found[0].name!r} ({found[0].id}) {state}", hint)
-    near = suggest(registry, text)
+    near = _nearest(registry, text)
     hint = "Did you mean " + " or ".join(repr(name) for name in near) + "?" if near else "Check the id or name."
     return ModelNotFoundError(f"No model has the id or name {text!r:.200} in {registry.folder}", hint)
 
 
-def suggest(registry: Registry, text: str) -> list[str]:
+def _nearest(registry: Registry, text: str) -> list[str]:
     """Return up to three names that are like a text, the nearest first, from those of the 1,000 newest models."""
     import difflib
 
@@ -86,6 +86,28 @@ def suggest(registry: Registry, text: str) -> list[str]:
         "SELECT name FROM models WHERE state = 0 AND name IS NOT NULL ORDER BY updated DESC, key DESC LIMIT 1000"
     )
     return difflib.get_close_matches(text, list(dict.fromkeys(row[0] for row in rows)), n=3, cutoff=0.6)
+
+
+def beginning_with(registry: Registry, text: str, limit: int) -> list[tuple[str, str]]:
+    """Return what `find_model` would take and begins with a text: ids, or names where no id begins so.
+
+    Args:
+        registry: The registry.
+        text: The beginning; "" for any.
+        limit: At most so many, newest change first.
+
+    Returns:
+        Id or name, and the model's name.
+    """
+    for column in ("id", "name"):
+        rows = registry.database.all(
+            f"SELECT {column}, name FROM models WHERE state = 0 AND name IS NOT NULL AND substr({column}, 1, ?) = ?"
+            " ORDER BY updated DESC, key DESC LIMIT ?",
+            (len(text), text, limit),
+        )
+        if rows:
+            return list(dict.fromkeys((row[0], row[1]) for row in rows))
+    return []
 
 
 @dataclass(frozen=True, slots=True)

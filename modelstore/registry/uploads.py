@@ -19,18 +19,21 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modelstore.errors import ModelNotFoundError, ModelStoreError, StorageError, UploadError
+from modelstore.cache import owners
+from modelstore.cache.owners import parse_owner, this_process
+from modelstore.errors import ModelNotFoundError, ModelStoreError, UploadError
 from modelstore.ids import new_id, now_ms
 from modelstore.index import reader
 from modelstore.records.entities import UploadRecord
-from modelstore.registry.mounts import process_is_alive
-from modelstore.registry.weights import Snapshot, delete_files
+from modelstore.registry.sources import Leftover, delete_leftovers
+from modelstore.registry.weights import Snapshot
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import remote_object_uri
 from modelstore.storage.uris import redact
@@ -66,12 +69,16 @@ class Uploads:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with nothing: in a new process, and in a forked child, whose parent sees to what it began."""
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
         self._running: dict[int, Future[None]] = {}
         self._models: dict[int, str] = {}
-        self._last_of_model: dict[str, Future[None]] = {}
+        self._queues: dict[str, deque[int]] = {}
         self._failures: dict[int, tuple[str, ModelStoreError]] = {}
 
     def pending(self, model_id: str | None = None) -> list[UploadRecord]:
@@ -88,7 +95,12 @@ class Uploads:
         snapshot.path = target
 
     def enqueue(
-        self, model_id: str, snapshot: Snapshot, destination: str, fields: dict[str, Any], delete: Sequence[Path]
+        self,
+        model_id: str,
+        snapshot: Snapshot,
+        destination: str,
+        fields: dict[str, Any],
+        leftovers: Sequence[Leftover] = (),
     ) -> Enqueued:
         """Write down, as part of the caller's transaction, what is to be sent; `start` must follow its end."""
         fingerprint, path = snapshot.fingerprint, snapshot.path
@@ -100,7 +112,8 @@ class Uploads:
             "size": fingerprint.size,
             "sha256": fingerprint.sha256,
             "xxh3": fingerprint.xxh3,
-            "delete": [str(one.absolute()) for one in delete],
+            "leftovers": [[one.path, one.looks] for one in leftovers],
+            "owner": this_process().token(),
         }
         with self._registry.database.write() as connection:  # step 2
             cursor = connection.execute(
@@ -114,113 +127,170 @@ class Uploads:
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
         return Enqueued(cursor.lastrowid, model_id, uri, snapshot)
 
+    def supersede(self, model_id: str, before: int | None = None) -> list[Path]:
+        """Give up, as part of the caller's transaction, the uploads of a model whose weights are newer now.
+
+        Without this, one that failed would, when it is tried again, bring old weights back.
+
+        Args:
+            model_id: The model.
+            before: Only those begun before the upload of this number; None for all.
+
+        Returns:
+            Snapshots to be deleted when the transaction has ended well.
+        """
+        with self._registry.database.write() as connection:
+            rows = connection.execute(
+                "DELETE FROM uploads WHERE model = ? AND (? IS NULL OR id < ?) RETURNING snapshot",
+                (model_id, before, before),
+            ).fetchall()
+        return [self._registry.folder / row[0] for row in rows]
+
     def start(self, upload: Enqueued) -> None:
         """Begin sending what `enqueue` wrote down."""
         upload.snapshot.path = None  # from here on the row is in charge of the file
         self._submit(upload.id, upload.model)
 
-    def _submit(self, upload_id: int, model_id: str) -> Future[None]:
+    def _submit(self, upload_id: int, model_id: str) -> None:
+        if self._pid != os.getpid():
+            self._forget()
         with self._lock:
-            if self._pool is None or self._pid != os.getpid():
+            if upload_id in self._running and not self._running[upload_id].done():
+                return
+            if self._pool is None:
                 self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="modelstore-upload")
-                self._pid = os.getpid()
-                self._running, self._models, self._last_of_model = {}, {}, {}
-            before = self._last_of_model.get(model_id)
-            future = self._pool.submit(self._work, upload_id, before)
-            self._running[upload_id] = future
+            self._running[upload_id] = Future()
             self._models[upload_id] = model_id
-            self._last_of_model[model_id] = future
-        return future
+            queue = self._queues.setdefault(model_id, deque())
+            queue.append(upload_id)
+            if len(queue) > 1:
+                return  # the thread that works on this model comes to it
+            try:
+                self._pool.submit(self._work, model_id)
+                return
+            except RuntimeError:
+                pass  # the interpreter is ending and starts no thread any more
+        self._work(model_id)
 
-    def _work(self, upload_id: int, before: Future[None] | None) -> None:
-        if before is not None:
-            wait([before])
-        try:
-            self._send(upload_id)
-        except ModelStoreError as error:
-            self._failed(upload_id, error)
-        except Exception as error:  # noqa: BLE001 - the top of a thread: kept for whoever waits
-            self._failed(upload_id, UploadError(f"An upload failed: {type(error).__name__}: {error}"))
+    def _work(self, model_id: str) -> None:
+        """Send what is queued for one model, in order. A thread waits for no other one's model."""
+        while True:
+            with self._lock:
+                upload_id = self._queues[model_id][0]
+            try:
+                self._send(upload_id)
+            except ModelStoreError as error:
+                self._failed(upload_id, model_id, error)
+            except Exception as error:  # noqa: BLE001 - the top of a thread: kept for whoever waits
+                self._failed(upload_id, model_id, UploadError(f"An upload failed: {type(error).__name__}: {error}"))
+            with self._lock:
+                queue = self._queues[model_id]
+                queue.popleft()
+                finished = self._running[upload_id]
+                ended = not queue
+                if ended:
+                    del self._queues[model_id]
+            finished.set_result(None)
+            if ended:
+                return
 
-    def _failed(self, upload_id: int, error: ModelStoreError) -> None:
+    def _failed(self, upload_id: int, model_id: str, error: ModelStoreError) -> None:
         with self._lock:
-            model_id = self._models.get(upload_id, "")
             self._failures[upload_id] = (model_id, error)
         logger.error("Upload of the weights of model %s failed: %s", model_id, error)
 
     def _send(self, upload_id: int) -> None:
-        upload = next((u for u in self.pending() if u.id == upload_id), None)
+        upload = self._row(upload_id)
         if upload is None:
-            return  # another process has finished it
+            return  # finished by another process, or given up
+        try:
+            gone = self._deliver(upload)
+        except ModelStoreError as error:
+            if self._row(upload_id) is None:
+                return  # given up meanwhile, and its snapshot is gone
+            self._note_failure(upload, error)
+            raise UploadError(
+                f"The weights of model {upload.model} could not be sent to {redact(upload.destination)}: {error}",
+                "They are kept in the registry; send them with `modelstore uploads --resume`.",
+            ) from error
+        for path in gone:  # step 5
+            path.unlink(missing_ok=True)
+        leftovers = [Leftover(path, looks and tuple(looks)) for path, looks in upload.changes["leftovers"]]
+        delete_leftovers(leftovers if gone else (), (self._registry.folder, self._registry.cache_folder))
+
+    def _deliver(self, upload: UploadRecord) -> list[Path]:
+        """Send the bytes and write the row; return the snapshots that nobody needs any more."""
         from modelstore.storage.progress import reporting
         from modelstore.storage.uploads import upload_object
 
         changes = upload.changes
         snapshot = self._registry.folder / upload.snapshot
         fingerprint = Fingerprint(changes["size"], changes["sha256"], changes["xxh3"])
-        try:
-            with reporting(f"uploading {changes['filename']}") as progress:  # step 3
-                sent = upload_object(snapshot, fingerprint, upload.destination, changes["filename"], progress=progress)
-        except StorageError as error:
-            self._note_failure(upload, error)
-            raise UploadError(
-                f"The weights of model {upload.model} could not be sent to {redact(upload.destination)}: {error}",
-                "They are kept in the registry; send them with `modelstore uploads --resume`.",
-            ) from error
-        stored = {"uri": sent, "digest": fingerprint.digest, "size": fingerprint.size}
+        with reporting(f"uploading {changes['filename']}") as progress:  # step 3
+            uri = upload_object(snapshot, fingerprint, upload.destination, changes["filename"], progress=progress)
+        fields = changes["fields"] | {"uri": uri, "digest": fingerprint.digest, "size": fingerprint.size}
         with self._registry.database.write() as connection:  # step 4
+            if not connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,)).rowcount:
+                return []
+            gone = [snapshot, *self.supersede(upload.model, upload.id)]
             try:
-                self._registry.models.edit(upload.model, **(changes["fields"] | stored))
+                record = self._registry.models.get(upload.model)
             except ModelNotFoundError:
                 logger.warning("Model %s was removed while its weights were being uploaded", upload.model)
-            connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
-        snapshot.unlink(missing_ok=True)  # step 5
-        delete_files(Path(path) for path in changes["delete"])
+                return gone
+            if record.framework is not None:
+                fields.pop("framework", None)  # ours was a guess
+            self._registry.models.edit(upload.model, **fields)
+        return gone
 
-    def _note_failure(self, upload: UploadRecord, error: StorageError) -> None:
+    def _row(self, upload_id: int) -> UploadRecord | None:
+        return next((u for u in self.pending() if u.id == upload_id), None)
+
+    def _note_failure(self, upload: UploadRecord, error: ModelStoreError) -> None:
         with self._registry.database.write() as connection:
             connection.execute(
                 "UPDATE uploads SET status = 'failed', attempts = attempts + 1, error = ? WHERE id = ?",
                 (str(error), upload.id),
             )
 
-    def wait(self, model_id: str | None = None, *, timeout: float | None = None, count: int | None = None) -> None:
+    def wait(
+        self,
+        model_id: str | None = None,
+        *,
+        timeout: float | None = None,
+        count: int | None = None,
+        quiet: bool = False,
+    ) -> None:
         """Wait for this process's uploads.
 
         Args:
             model_id: Only of this model; None for all.
             timeout: Seconds at most; None as long as it takes.
             count: Until so many have finished; None for all.
+            quiet: Leave it to a later call to tell of failures.
 
         Raises:
-            UploadError: One failed (reported once).
+            UploadError: One failed (each is told once).
         """
+        if self._pid != os.getpid():
+            self._forget()
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self._pid == os.getpid():
-            with self._lock:
-                waiting = {f for i, f in self._running.items() if model_id is None or self._models[i] == model_id}
-            finished = 0
-            while waiting and (count is None or finished < count):
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                done, waiting = wait(waiting, timeout=left, return_when=FIRST_COMPLETED)
-                finished += len(done)
-                if not done:
-                    break
-            self._forget_finished()
         with self._lock:
-            failed = [i for i, (model, _) in self._failures.items() if model_id is None or model == model_id]
-            errors = [self._failures.pop(i)[1] for i in failed]
-        if errors:
-            raise errors[0]
-
-    def _forget_finished(self) -> None:
+            waiting = {f for i, f in self._running.items() if model_id is None or self._models[i] == model_id}
+        finished = 0
+        while waiting and (count is None or finished < count):
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            done, waiting = wait(waiting, timeout=left, return_when=FIRST_COMPLETED)
+            finished += len(done)
+            if not done:
+                break
         with self._lock:
             for upload_id in [i for i, future in self._running.items() if future.done()]:
-                del self._running[upload_id]
-                model_id = self._models.pop(upload_id)
-                last = self._last_of_model.get(model_id)
-                if last is not None and last.done():
-                    del self._last_of_model[model_id]
+                del self._running[upload_id], self._models[upload_id]
+            failed = [i for i, (model, _) in self._failures.items() if model_id is None or model == model_id]
+            errors = [] if quiet else [self._failures.pop(i)[1] for i in failed]
+        if errors:
+            raise errors[0]
 
     def resume(self) -> list[UploadRecord]:
         """Send what earlier processes, or earlier tries, did not; returns the uploads that were taken up.
@@ -234,13 +304,22 @@ class Uploads:
             ours = {i for i, future in self._running.items() if not future.done()}
         taken = [u for u in self.pending() if u.id not in ours and (u.status == "failed" or not is_alive(u))]
         for upload in taken:
+            self._take(upload)
             self._submit(upload.id, upload.model)
         self.wait()
         return taken
 
+    def _take(self, upload: UploadRecord) -> None:
+        changes = json.dumps(upload.changes | {"owner": this_process().token()})
+        with self._registry.database.write() as connection:
+            connection.execute(
+                "UPDATE uploads SET status = 'pending', changes = ?, host = ?, pid = ? WHERE id = ?",
+                (changes, os.uname().nodename, os.getpid(), upload.id),
+            )
+
     def cancel(self, upload_id: int) -> bool:
         """Give an unfinished upload up and delete its snapshot; False when there is none of that number."""
-        upload = next((u for u in self.pending() if u.id == upload_id), None)
+        upload = self._row(upload_id)
         if upload is None:
             return False
         with self._registry.database.write() as connection:
@@ -264,6 +343,7 @@ class Uploads:
 
 def is_alive(upload: UploadRecord) -> bool:
     """Tell whether the process that began an upload may still be at it."""
-    if upload.host != os.uname().nodename or upload.pid == os.getpid():
+    owner = parse_owner(upload.changes.get("owner", ""))
+    if owner is None or upload.pid == os.getpid():
         return False
-    return process_is_alive(upload.pid)
+    return bool(owners.is_alive(owner))

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from modelstore import config
 from modelstore.errors import (
     BlobNotFoundError,
     IntegrityError,
-    InvalidRequestError,
     InvalidUriError,
     ModelStoreError,
     ReadOnlyStorageError,
 )
 from modelstore.records.entities import ModelRecord
 from modelstore.registry import mounts
+from modelstore.registry.sources import Source
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Fingerprint, hash_file
 from modelstore.storage.objects import ObjectStore, object_uri, parse_object_uri, sanitise_filename
@@ -34,107 +33,9 @@ if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
     from modelstore.registry.uploads import Uploads
 
-__all__ = ["Leftover", "Snapshot", "Source", "Stored", "Weights"]
+__all__ = ["Snapshot", "Source", "Stored", "Weights"]
 
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the user wants stored: one file, or several that become a package.
-
-    Attributes:
-        name: File name under which it is stored.
-        path: The file; None for a package.
-        members: Names and paths of a package's files; () for a single file.
-        leftovers: What may be deleted once it is stored.
-    """
-
-    name: str
-    path: Path | None
-    members: tuple[tuple[str, Path], ...]
-    leftovers: tuple[Leftover, ...]
-
-    @classmethod
-    def file(cls, path: Path, target_filename: str | None) -> Self:
-        """Take one file.
-
-        Raises:
-            BlobNotFoundError: It does not exist.
-            InvalidRequestError: It is no regular file, or ``target_filename`` is no file name.
-        """
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise BlobNotFoundError(f"There is no file {str(path)!r:.200} to store", "Check the path.") from None
-        except (OSError, ValueError) as error:  # no permission, a name that is too long or holds NUL
-            raise InvalidRequestError(f"The file {str(path)!r:.200} cannot be read: {error}", "Check the path.") from None
-        if not S_ISREG(status.st_mode):
-            raise InvalidRequestError(f"{str(path)!r} is no regular file", "Give a file or a folder.")
-        name = path.name
-        if target_filename is not None:
-            name = _checked_name(target_filename)
-            if "." not in name.strip("."):
-                name += path.suffix
-        return cls(sanitise_filename(name), path, (), (Leftover.of(path, status),))
-
-    @classmethod
-    def folder(cls, folder: Path, name: str) -> Self:
-        """Take everything in a folder as a package.
-
-        Raises:
-            BlobNotFoundError: It does not exist.
-            InvalidRequestError: It is no folder, holds no file, or holds what no package can.
-        """
-        from modelstore.storage.packages import collect
-
-        name = _checked_name(name)
-        members = collect(folder)
-        files = [Leftover.of(path, os.lstat(path)) for member, path in members if not member.endswith("/")]
-        folders = {folder, *(Path(root, one) for root, folders, _ in os.walk(folder) for one in folders)}
-        deepest_first = sorted(folders, key=lambda one: len(one.parts), reverse=True)
-        return cls(name, None, tuple(members), (*files, *(Leftover(str(one.absolute())) for one in deepest_first)))
-
-    @classmethod
-    def files(cls, files: Sequence[Path], name: str) -> Self:
-        """Take several files as a package.
-
-        Raises:
-            BlobNotFoundError: One does not exist.
-            InvalidRequestError: There is none, or one is no regular file.
-        """
-        from modelstore.storage.packages import collect_files
-
-        name = _checked_name(name)
-        members = collect_files(files)
-        return cls(name, None, tuple(members), tuple(Leftover.of(path, os.lstat(path)) for _, path in members))
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """A file of the user's that may be deleted once it is stored, or a folder that then may be empty.
-
-    Attributes:
-        path: Absolute path.
-        looks: Size, modification time and inode of the file when it was stored; None for a folder. A file that looks
-            different since then holds something that was never stored, and stays.
-    """
-
-    path: str
-    looks: tuple[int, int, int] | None = None
-
-    @classmethod
-    def of(cls, path: Path, status: os.stat_result) -> Self:
-        """Describe a file as it is now."""
-        return cls(str(path.absolute()), (status.st_size, status.st_mtime_ns, status.st_ino))
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not name.strip(". "):
-        raise InvalidRequestError(f"{name!r:.80} is no file name")
-    if "/" in name or "\\" in name or "\0" in name:
-        raise InvalidRequestError(f"The file name {name!r:.80} contains a path separator or NUL", "Give a name alone.")
-    return sanitise_filename(name)
 
 
 @dataclass(slots=True)
@@ -492,37 +393,6 @@ class Weights:
             connection.execute("DELETE FROM verified WHERE digest = ?", (digest,))
             return self.objects.remove(digest)
 
-    def delete_leftovers(self, leftovers: Iterable[Leftover]) -> None:
-        """Delete files of the user's that are stored now, and folders that are empty then.
-
-        What changed since it was stored, lies in this registry or its cache, or cannot be deleted stays; a warning
-        says so.
-        """
-        import logging
-
-        logger = logging.getLogger("modelstore")
-        own = [os.path.realpath(self._registry.folder), os.path.realpath(self._registry.cache_folder)]
-        for leftover in leftovers:
-            path = leftover.path
-            real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-            if any(real == folder or real.startswith(f"{folder}/") for folder in own):
-                logger.warning("%s belongs to the registry and was not deleted", path)
-                continue
-            try:
-                if leftover.looks is None:
-                    if not os.path.islink(path) and not os.listdir(path):
-                        os.rmdir(path)
-                    continue
-                status = os.lstat(path) if os.path.islink(path) else os.stat(path)
-                if leftover.looks not in (_looks(status), _looks(os.stat(path))):
-                    logger.warning("%s changed after it was stored, and was not deleted", path)
-                    continue
-                os.unlink(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                logger.warning("%s is stored, but could not be deleted: %s", path, error)
-
     def close(self) -> None:
         """Wait for uploads and let the cache go."""
         try:
@@ -532,6 +402,3 @@ class Weights:
             if self._cache is not None:
                 self._cache.close()
 
-
-def _looks(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino

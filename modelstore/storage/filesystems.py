@@ -110,7 +110,7 @@ def drivers() -> dict[str, str]:
     """Return each well-known scheme with ``ready``, or with the command that makes it so."""
     state = dict.fromkeys(_BUILT_IN, "ready")
     for name, (extra, module) in EXTRAS.items():
-        state[name] = "ready" if importlib.util.find_spec(module) else _install(extra)
+        state[name] = "ready" if _installed(module) else _install(extra)
     return state
 
 
@@ -159,7 +159,7 @@ def _prepare(protocol: str, options: dict[str, Any]) -> None:
 
 def _filesystem(protocol: str, options: dict[str, Any], *, shown: str = "") -> AbstractFileSystem:
     _known(protocol, shown or protocol)
-    if protocol in {"http", "https"} and not importlib.util.find_spec("aiohttp"):
+    if protocol in {"http", "https"} and not _installed("aiohttp"):
         from modelstore.storage.webfiles import WebFileSystem
 
         return WebFileSystem(**options)
@@ -190,6 +190,13 @@ def _missing(protocol: str, error: ImportError) -> MissingDriverError:
     extra = EXTRAS.get(protocol, ("", ""))[0]
     message = f"The driver for {protocol}:// is not installed"
     return MissingDriverError(message, f"Run: {_install(extra)}" if extra else f"{error}.")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a broken installation, or one that forbids it
+        return False
 
 
 def _install(extra: str) -> str:

@@ -245,6 +245,11 @@ def _send(  # noqa: PLR0913, PLR0917 - called in one place
 
 
 def _rename(fs: AbstractFileSystem, work: str, key: str) -> None:
+    move = getattr(getattr(fs, "client", None), "move", None)
+    if move is not None:
+        # WebDAV: the driver's own mv copies, then deletes, and never replaces.
+        move(work, key, overwrite=True)
+        return
     try:
         fs.mv(work, key)
     except (OSError, ValueError):

@@ -12,6 +12,7 @@ driver itself; a backend overrides these where it has a better way.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,19 @@ class Notes:
 
 
 class StorageContract:
-    """The laws. A backend gives `place`; what it cannot do it says in `names`, `has_etags` and `resumable`."""
+    """The laws. A backend gives `place`; what it cannot do it says in the attributes.
+
+    Attributes:
+        names: File names that the server understands.
+        has_etags: Whether it tells what identifies a content.
+        resumable: Whether reading can begin anywhere.
+        etag_resolution_s: Two contents of one size need to be so many seconds apart to have two ETags.
+    """
 
     names: tuple[str, ...] = NAMES
     has_etags = True
     resumable = True
+    etag_resolution_s = 0.0
 
     @pytest.fixture
     def place(self) -> str:
@@ -242,6 +251,7 @@ class StorageContract:
         if self.has_etags and self.resumable:
             assert rest.received_bytes == 1 << 20
             assert len(notes.begun) == 1
+        time.sleep(self.etag_resolution_s)
         self.raw_write(uri, data[::-1], options)
         os.truncate(target, 11 << 20)
         changed = fetch(uri, target, partial=notes, storage_options=options)

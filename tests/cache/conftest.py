@@ -63,4 +63,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     yield start
     for child in children:
         child.kill()
-        child.communicate()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -538,7 +538,9 @@ def test_a_hit_touches_neither_index_nor_locks(cache: Cache, origin: FolderOrigi
 
 def test_using_the_cache_loads_no_heavy_library_before_it_has_to() -> None:
     """A hit must not pay for the tools of a download."""
-    code = "import sys, modelstore.cache; print(*sorted(set(sys.modules) & {'filelock','fsspec','xxhash','numpy','asyncio'}))"
+    code = (
+        "import sys, modelstore.cache; print(*set(sys.modules) & {'filelock', 'fsspec', 'xxhash', 'numpy', 'asyncio'})"
+    )
     here = str(Path(__file__).parents[2])
     loaded = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": here}, check=True, capture_output=True, text=True

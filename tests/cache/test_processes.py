@@ -54,7 +54,11 @@ def test_with_locks_that_exclude_nobody_there_is_more_work_and_no_wrong_byte(
 ) -> None:
     """On several network filesystems locks succeed for everybody."""
     digest = origin.put(URI, os.urandom(1 << 20))
-    prelude = "import filelock\nfilelock.FileLock.acquire = lambda *_, **__: None\nfilelock.FileLock.release = lambda *_: None\n"
+    prelude = (
+        "import filelock\n"
+        "filelock.FileLock.acquire = lambda *_, **__: None\n"
+        "filelock.FileLock.release = lambda *_: None\n"
+    )
 
     assert _race(spawn, prelude + "origin.pause_s = 0.001\n") == {digest}
     assert origin.reads() > 1
@@ -108,7 +112,8 @@ def test_what_another_live_process_holds_is_not_evicted(spawn: Spawn, cache: Cac
     assert (removal.objects, removal.in_use) == ((), 1)
     assert path.read_bytes() == b"weights"
     child.kill()
-    assert cache.clear().objects == (digest,)  # not yet reaped: a zombie holds nothing
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped yet: a zombie holds nothing
+    assert cache.clear().objects == (digest,)
     child.communicate()
     assert not path.exists()
 
@@ -178,7 +183,7 @@ if child == 0:
     os._exit(0)
 os._exit(0)
 """
-    parent = subprocess.Popen.__name__ and spawn(code, URI)
+    parent = spawn(code, URI)
     assert parent.stdout is not None
     orphan = int(parent.stdout.readline())
     parent.wait(30)
@@ -216,7 +221,7 @@ def test_a_process_that_ends_does_not_bring_a_deleted_cache_back(
 ) -> None:
     """Somebody deleted the folder for good."""
     origin.put(URI, b"weights")
-    code = "import shutil\ncache.fetch(arguments[0], origin)\ncache.fetch(arguments[0], origin)\nshutil.rmtree(root / 'cache')"
+    code = "import shutil\nfor _ in 1, 2: cache.fetch(arguments[0], origin)\nshutil.rmtree(root / 'cache')"
     child = spawn(code, URI)
     child.communicate(timeout=30)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from modelstore.errors import InvalidUriError, MissingDriverError, ModelStoreError, ReadOnlyStorageError
+from modelstore.errors import InvalidUriError, ModelStoreError, ReadOnlyStorageError
 from modelstore.storage.blobs import delete, exists, open_file, stat
-from modelstore.storage.filesystems import EXTRAS, drivers, open_filesystem, split_remote
+from modelstore.storage.filesystems import open_filesystem, split_remote
 from modelstore.storage.packages import pack
 from modelstore.storage.transfer import download
 from modelstore.storage.uploads import upload
@@ -178,7 +180,7 @@ def gs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @needs("gcsfs", "gcp_storage_emulator")
 @pytest.mark.filterwarnings("ignore")
 class TestGoogle(StorageContract):
-    names = tuple(name for name in NAMES if "%" not in name)  # the emulator decodes names twice
+    names = tuple(name for name in NAMES if ";" not in name and "%" not in name)  # the emulator cannot
     has_etags = False  # the emulator gives every object the same one
 
     @pytest.fixture
@@ -239,9 +241,13 @@ def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     root = tmp_path_factory.mktemp("sftp")
     loop = asyncio.new_event_loop()
     ready = threading.Event()
-    found: list[int] = []
+    server: list[Any] = [None]
+    connections: list[Any] = []
 
     class Server(asyncssh.SSHServer):  # type: ignore[misc] # skipped by the type checker
+        def connection_made(self, conn: Any) -> None:
+            connections.append(conn)
+
         def begin_auth(self, username: str) -> bool:
             return True
 
@@ -252,11 +258,10 @@ def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             return (username, password) == ("me", SECRET)
 
     async def serve() -> None:
-        server = await asyncssh.create_server(
+        server[0] = await asyncssh.create_server(
             Server, "127.0.0.1", 0, server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
             sftp_factory=lambda chan: asyncssh.SFTPServer(chan, chroot=str(root)),
         )  # fmt: skip
-        found.append(server.sockets[0].getsockname()[1])
         ready.set()
 
     def run() -> None:
@@ -264,10 +269,23 @@ def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         loop.run_until_complete(serve())
         loop.run_forever()
 
-    threading.Thread(target=run, daemon=True).start()
+    async def stop() -> None:
+        server[0].close()
+        for connection in connections:
+            connection.abort()
+        await asyncio.sleep(0.1)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.1)
+        loop.stop()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     assert ready.wait(10)
-    yield found[0]
-    loop.call_soon_threadsafe(loop.stop)
+    yield server[0].sockets[0].getsockname()[1]
+    asyncio.run_coroutine_threadsafe(stop(), loop)
+    thread.join(5)
+    loop.close()
 
 
 @needs("asyncssh", "sshfs")
@@ -306,6 +324,9 @@ def dav_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @needs("webdav4", "wsgidav", "cheroot")
 @pytest.mark.filterwarnings("ignore")
 class TestWebdav(StorageContract):
+    names = tuple(name for name in NAMES if ";" not in name)  # wsgidav takes what follows for parameters
+    etag_resolution_s = 1.1
+
     @pytest.fixture
     def place(self, dav_server: int) -> str:
         return f"dav://127.0.0.1:{dav_server}/{uuid.uuid4().hex}"
@@ -314,32 +335,34 @@ class TestWebdav(StorageContract):
 # -- what is not there -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EXTRAS)
-def test_a_missing_driver_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command that helps, not the import that failed."""
-    extra, module = EXTRAS[name]
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda what, *a: None if what == module else real(what, *a))
-    import builtins
+def test_a_missing_driver_says_how_to_install_it() -> None:
+    """The command that helps, not the import that failed. In a child, where none of them can be imported."""
+    script = """if True:
+        import sys
+        from modelstore.errors import MissingDriverError
+        from modelstore.storage.filesystems import EXTRAS, drivers, open_filesystem
 
-    load = builtins.__import__
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {"s3fs", "gcsfs", "adlfs", "sshfs", "paramiko", "webdav4"}:
+                    raise ModuleNotFoundError(name)
 
-    def refuse(what: str, *rest: Any) -> Any:
-        if what.partition(".")[0] in {module, "paramiko", "webdav4", "adlfs"}:
-            raise ImportError(what)
-        return load(what, *rest)
+        sys.meta_path.insert(0, Refuse())
+        for name, (extra, _) in EXTRAS.items():
+            command = f'pip install "modelstore-local[{extra}]"'
+            assert drivers()[name] == command, drivers()
+            try:
+                open_filesystem(f"{name}://host/bucket/key")
+            except MissingDriverError as error:
+                assert command in str(error), error
+                assert isinstance(error.__cause__, ImportError)
+            else:
+                raise AssertionError(name)
+        print("all")
+    """
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=Path.cwd())
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    for loaded in [one for one in __import__("sys").modules if one.partition(".")[0] in {module, "paramiko"}]:
-        monkeypatch.delitem(__import__("sys").modules, loaded)
-    fsspec_registry = pytest.importorskip("fsspec.registry")
-    monkeypatch.setattr(fsspec_registry, "_registry", {})
-    monkeypatch.setattr(fsspec_registry, "registry", fsspec_registry._registry)
-
-    assert drivers()[name] == f'pip install "modelstore-local[{extra}]"'
-    with pytest.raises(MissingDriverError, match=rf'pip install "modelstore-local\[{extra}\]"') as caught:
-        open_filesystem(f"{name}://host/bucket/key")
-    assert isinstance(caught.value.__cause__, ImportError)
+    assert done.stdout == "all\n", done.stderr
 
 
 @pytest.mark.parametrize(("uri", "near"), [("s33://b/k", "s3://"), ("htps://h/k", "https://"), ("gss://b", "gs://")])

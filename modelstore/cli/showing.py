@@ -1,0 +1,208 @@
+"""Commands about one model: `show`, `history`, `get`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelstore.cli import records
+from modelstore.cli.finding import state_of
+from modelstore.cli.output import ago, note, plain, print_json, print_json_list, print_lines, size, styled, when
+from modelstore.cli.params import MODEL
+from modelstore.cli.session import json_option, registry_option, session_of
+from modelstore.cli.tables import Column, cells_width, print_table
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from modelstore.records.entities import HistoryEntry, ModelRecord, UploadRecord
+    from modelstore.registry.lookup import Lineage
+
+__all__ = ["get", "history", "show"]
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@json_option
+@registry_option
+@click.pass_context
+def show(context: click.Context, model: str, as_json: bool) -> None:
+    """Show everything about one model.
+
+    MODEL is an id, the beginning of one (4 digits or more), or a name.
+    """
+    from modelstore.registry.lookup import find_model, lineage
+    from modelstore.storage.uris import redact
+
+    registry = session_of(context).open(context)
+    record = find_model(registry, model)
+    around, pending = lineage(registry, record), registry.weights.uploads.pending(record.id)
+    if as_json:
+        extra = {"lineage": records.lineage_of(around), "uploads": [records.upload(one) for one in pending]}
+        print_json(records.model(registry, record) | extra)
+        return
+    print_lines([f"{styled(plain(record.name or ''), 'bold')}  {record.id}"])
+    uri = None if record.uri is None else redact(registry.weights.physical(record.uri))
+    _print_facts([*_facts(record, uri), *_waiting(pending)])
+    _print_part("metadata", [(key, f"{plain(i.text)}  ({i.type})") for key, i in sorted(record.metadata.items())])
+    _print_part("labels", [(name, str(number)) for name, number in record.labels.items()])
+    _print_part("lineage", list(_lineage(record, around)))
+    _print_text("configuration", record)
+
+
+def _facts(record: ModelRecord, uri: str | None) -> Iterator[tuple[str, str]]:
+    yield "state", state_of(record)
+    yield "project", record.project or ""
+    yield "framework", record.framework or ""
+    yield "tags", ", ".join(record.tags)
+    yield "weights", (uri or "none yet") + ("  (package)" if record.package else "")
+    yield "size", "" if record.size is None else _exact_size(record.size)
+    yield "digest", record.digest or ""
+    yield "iteration", "" if record.iteration is None else str(record.iteration)
+    yield "created", _moment(record.created_at)
+    yield "updated", _moment(record.updated_at)
+    comment = (record.comment or "").split("\n")
+    yield "comment", comment[0]
+    for line in comment[1:]:
+        yield " ", line
+
+
+def _exact_size(count: int) -> str:
+    return size(count) if count < 1024 else f"{size(count)}  ({count:,} bytes)"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{when(moment)}  ({ago(moment)})"
+
+
+def _waiting(pending: list[UploadRecord]) -> Iterator[tuple[str, str]]:
+    from modelstore.storage.uris import redact
+
+    for one in pending:
+        yield "upload", f"{one.id} to {redact(one.destination)} is {one.status}{f': {one.error}' if one.error else ''}"
+
+
+def _lineage(record: ModelRecord, around: Lineage) -> Iterator[tuple[str, str]]:
+    if record.task is not None:
+        yield "made by task", _named(record.task, None if around.task is None else around.task.name)
+    if record.parent is not None:
+        yield "made from model", _named(record.parent, None if around.parent is None else around.parent.name)
+    for child in around.children:
+        yield "led to model", _named(child.id, child.name)
+    for consumer in around.consumers:
+        yield "used by task", _named(consumer.id, consumer.name)
+
+
+def _named(identity: str, name: str | None) -> str:
+    return f"{identity}  {plain(name or '(not in this registry)')}"
+
+
+def _print_facts(facts: list[tuple[str, str]]) -> None:
+    for key, value in facts:
+        if value:
+            print_lines([f"  {styled(f'{key:<10}', 'dim')} {plain(value)}"])
+
+
+def _print_part(title: str, entries: list[tuple[str, str]]) -> None:
+    if not entries:
+        return
+    width = max(cells_width(plain(key)) for key, _ in entries)
+    print_lines(["", title])
+    for key, value in entries:
+        padding = " " * (width - cells_width(plain(key)))
+        print_lines([f"  {styled(plain(key), 'dim')}{padding}  {value}"])
+
+
+def _print_text(title: str, record: ModelRecord) -> None:
+    from modelstore.registry.models import dump_config
+
+    text = dump_config(record.config)
+    if text:
+        print_lines(["", title, *(f"  {plain(line)}" for line in text.split("\n"))])
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@json_option
+@registry_option
+@click.pass_context
+def history(context: click.Context, model: str, as_json: bool) -> None:
+    """Show every change of a model: when, by whom, what, from what, to what. Removed models have a history too."""
+    from modelstore.registry.lookup import find_model
+
+    registry = session_of(context).open(context)
+    entries = registry.models.history(find_model(registry, model, which="any").id)
+    if as_json:
+        print_json_list(map(records.history_entry, entries))
+        return
+    columns = (
+        Column("WHEN"),
+        Column("WHO", least=8, rank=1),
+        Column("ACTION"),
+        Column("WHAT", least=10),
+        Column("BEFORE", least=8, rank=2),
+        Column("AFTER", least=8),
+    )
+    print_table(columns, map(_history_row, entries))
+
+
+def _history_row(entry: HistoryEntry) -> tuple[str, ...]:
+    values = ("" if value is None else value if isinstance(value, str) else repr(value) for value in _values(entry))
+    return (when(entry.at), entry.actor, entry.action, entry.key, *values)
+
+
+def _values(entry: HistoryEntry) -> tuple[Any, Any]:
+    return entry.old, entry.new
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@click.option("--to", "target", metavar="PATH", help="Copy them there: a new name, or a folder that exists.")
+@click.option("--overwrite", is_flag=True, help="With --to: replace what is there.")
+@click.option("--force", is_flag=True, help="Fetch remote weights again, although a copy is there.")
+@click.option("--verify", is_flag=True, help="Read every byte and compare it with the digest, although nothing changed.")
+@click.option(
+    "--extract/--no-extract", default=None, help="Unpack an archive, or leave it packed.  [default: unpack packages]"
+)
+@json_option
+@registry_option
+@click.pass_context
+def get(
+    context: click.Context, model: str, target: str | None, overwrite: bool, as_json: bool, **options: bool | None
+) -> None:
+    """Make sure that a local copy of a model's weights is here, and print its path.
+
+    The copy is complete, verified and read-only. Weights that the registry holds are not copied: the path is where
+    they lie. With --to a copy of your own is made, which may be changed, and its path is printed.
+
+    \b
+    Examples:
+      modelstore get digits
+      modelstore get 3fa0c1 --to models/
+      python predict.py --weights "$(modelstore get digits)"
+    """
+    from modelstore.registry.lookup import find_model
+
+    registry = session_of(context).open(context)
+    record = find_model(registry, model)
+    verify, force = bool(options["verify"]), bool(options["force"])
+    path = registry.weights.local_copy(record, extract=options["extract"], force=force, verify=verify)
+    if target is not None:
+        from modelstore.registry.export import copy_to
+
+        path = copy_to(path, target, name=_folder_name(record), overwrite=overwrite)
+    if record.digest is None and verify:
+        note("no digest is recorded for these weights; there is nothing to compare them with")
+    if as_json:
+        print_json({"id": record.id, "path": str(path), "digest": record.digest})
+    else:
+        print_lines([str(path)])
+
+
+def _folder_name(record: ModelRecord) -> str | None:
+    """Return the name of an unpacked package: that of its archive, without the ending."""
+    from modelstore.storage.uris import basename
+
+    return (basename(record.uri).removesuffix(".zip") or None) if record.uri else None

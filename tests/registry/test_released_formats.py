@@ -1,0 +1,80 @@
+"""A registry that any release has written opens for ever, with everything in it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelstore import InputModel, Model, OutputModel, Task
+from modelstore import open as open_registry
+from modelstore.index.contents import check_copies, read_index
+from modelstore.sdk._context import Registry
+from modelstore.testing.reference import fold
+
+FORMATS = sorted(Path(__file__).parent.parent.joinpath("data").glob("registry-format*"))
+
+
+@pytest.fixture(params=FORMATS, ids=lambda path: path.name)
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """A copy of a released registry, somewhere else than where it was made."""
+    folder = tmp_path / "moved" / "registry"
+    shutil.copytree(request.param, folder)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(path.stat().st_mode | 0o200)
+    with open_registry(folder, cache=tmp_path / "cache") as opened:
+        yield opened
+
+
+def test_there_is_a_registry_of_every_released_format() -> None:
+    """The fixture is made when a format is released, and never changed afterwards."""
+    assert [path.name for path in FORMATS] == ["registry-format1"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_was_stored_is_found_and_read() -> None:
+    """Query, metadata, labels, configuration, weights, package, archive, links."""
+    (reader,) = Model.query_models(tags=["__$and", "prod", "größe"], only_published=True)
+    (draft,) = Model.query_models(tags=["__$and", "prod", "__$not", "-odd"])
+    path = reader.get_local_copy(raise_on_error=True)
+    folder = draft.get_local_copy(raise_on_error=True)
+    metadata = reader.get_all_metadata_casted()
+
+    assert path is not None
+    assert Path(path).read_bytes() == b"weights of the first release"
+    assert folder is not None
+    assert sorted(p.name for p in Path(folder).iterdir()) == ["a.txt", "b.bin"]
+    assert math.isnan(metadata.pop("nan"))
+    assert metadata == {"accuracy": 0.93, "nested": {"a": [1, {"b": None}]}}
+    assert (reader.labels, reader.iteration, reader.framework) == ({"cat": 1, "dog": 2}, 7, "PyTorch")
+    assert reader.config_dict == {"depth": 3, "shape": (1, 2)}
+    assert draft.comment == "edited"
+    assert draft.tags == ["prod", "together"]
+    assert InputModel.load_model("s3://bucket/teacher.onnx") is None
+    archived = InputModel.load_model("s3://bucket/teacher.onnx", load_archived=True)
+    assert archived is not None
+    assert archived.tags == ["together"]
+    use = Task.get_task(task_name="use")
+    assert use is not None
+    assert use.models.input["teacher"].id == archived.id
+
+
+def test_it_is_whole_and_goes_on(registry: Registry, tmp_path: Path) -> None:
+    """The journal still folds into the index, published models stay, and new ones can be made."""
+    weights = tmp_path / "new.pt"
+    weights.write_bytes(b"new")
+    before = read_index(registry.database.connection)
+
+    assert before == fold(operation for _, operation in registry.operations())
+    assert [f for f in registry.check(deep=True) if f.severity != "note"] == []
+    registry.rebuild()
+    assert read_index(registry.database.connection) == before
+    check_copies(registry.database.connection)
+    model = OutputModel(Task.create(task_name="later"), name="new")
+    model.update_weights(weights)
+    assert [m.name for m in Model.query_models(model_name="new")] == ["new"]
+    with pytest.raises(ValueError, match="published"):
+        registry.models.edit(Model.query_models(only_published=True)[0].id, labels={"x": 1})
