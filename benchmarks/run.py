@@ -54,10 +54,13 @@ def main() -> int:
         arena = Arena(Path(scratch), quick=arguments.quick, peers=arguments.peers.split(","))
         machine = {"date": dt.datetime.now(tz=dt.UTC).date().isoformat()} | describe(Path(scratch), arena.peers)
         for name in wanted:
-            begin = time.perf_counter()
+            begin, load = time.perf_counter(), os.getloadavg()[0]
             print(f"{name} ", end="", file=sys.stderr, flush=True)
             try:
-                outcomes.append(jobs[name](arena))
+                outcome = jobs[name](arena)
+                # A run of ours makes a load of about one; what is above that was somebody else's.
+                outcome.notes.append(f"Load of the machine: {load:.2f} before, {os.getloadavg()[0]:.2f} after.")
+                outcomes.append(outcome)
             except ContenderFailedError as error:
                 print(f"\n{name}: {error}", file=sys.stderr)
                 failed = True

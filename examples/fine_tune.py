@@ -3,7 +3,7 @@
 Another ClearML script with another import line. Nothing but modelstore is needed: the model is a line, fitted by
 gradient descent, and its weights are a JSON file.
 
-    python examples/fine_tune.py
+Run it with `python examples/fine_tune.py`.
 """
 
 import json
@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 
 from modelstore import InputModel, Model, OutputModel, Task
 
-# Stopping distances in m at speeds in km/h: a second to react, then braking at 8 m/s^2 (dry) or 4.5 m/s^2 (wet), rounded.
+# Stopping distances in m at speeds in km/h: one second to react, then braking at 8 m/s^2 on a dry road and at
+# 4.5 m/s^2 on a wet one; rounded.
 SPEEDS = [30, 50, 70, 100, 130]
 DRY = [13, 26, 43, 76, 118]
 WET = [16, 35, 61, 113, 181]

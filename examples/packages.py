@@ -1,11 +1,12 @@
 """Keep several files as one model, and get them back as a folder.
 
-    python examples/packages.py
+Run it with `python examples/packages.py`.
 """
 
 import json
 import sqlite3
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ def train(folder: Path) -> None:
     """Count which word follows which, and write the model as three files."""
     words = TEXT.lower().replace("?", " .").replace(".", " .").split()
     vocabulary = sorted(set(words))
-    pairs = Counter(zip(words, words[1:], strict=False))
+    pairs = Counter(pairwise(words))
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary))
     (folder / "settings.json").write_text(json.dumps({"order": 2, "words": len(words)}))
     (folder / "tables").mkdir()

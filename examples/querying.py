@@ -1,6 +1,6 @@
 """Register a handful of models in a registry of their own, and find them by tags, metadata, name and time.
 
-    python examples/querying.py
+Run it with `python examples/querying.py`.
 """
 
 from datetime import date

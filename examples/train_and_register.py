@@ -2,8 +2,7 @@
 
 A ClearML script with another import line: `from clearml import OutputModel, Task` would be the only difference.
 
-    pip install scikit-learn
-    python examples/train_and_register.py
+Needs scikit-learn. Run it with `python examples/train_and_register.py`.
 """
 
 from pathlib import Path

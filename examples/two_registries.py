@@ -1,6 +1,6 @@
 """Work on two registries in one process: try things in a scratch registry, carry what is good over to another.
 
-    python examples/two_registries.py [FOLDER]
+Run it with `python examples/two_registries.py [FOLDER]`.
 """
 
 import sys
@@ -45,7 +45,8 @@ def main(folder: str | None = None) -> None:
             model.update_weights(weights, update_comment=False)
             model.set_all_metadata(facts)
             model.publish()
-            print(f"keeper: {[m.name for m in Model.query_models(tags=['reviewed'])]}, same bytes: {model.digest == digest}")
+            reviewed = [m.name for m in Model.query_models(tags=["reviewed"])]
+            print(f"keeper: {', '.join(reviewed)}, same bytes: {model.digest == digest}")
             print(f"keeper: last change by {model.history()[-1].actor}")
 
 

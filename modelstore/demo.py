@@ -154,13 +154,13 @@ def _train(weights: Path) -> _Trained:
     task = Task.init(project_name=_PROJECT, task_name="multilayer perceptron")
     try:
         digits = _digits()
+        train, validation, test = (len(part[1]) for part in (digits.train, digits.validation, digits.test))
         _say(
-            f"   {sum(len(part[1]) for part in (digits.train, digits.validation, digits.test)):,} handwritten digits of "
-            f"8 by 8 pixels: {len(digits.train[1]):,} to train, {len(digits.validation[1])} to validate, "
-            f"{len(digits.test[1])} to test"
+            f"   {train + validation + test:,} digits of 8 by 8 pixels: {train:,} to train, {validation} to validate, "
+            f"{test} to test"
         )
         model = OutputModel(task=task, name="digits", framework=Framework.scikitlearn, tags=["digits", "demo"])
-        model.config_dict = {"layers": [64, _HIDDEN, 10], "solver": "adam", "batch": 32, "seed": _SEED}
+        model.config_dict = {"layers": [64, _HIDDEN, 10], "activation": "relu", "solver": "adam"}
         model.update_labels({str(digit): digit for digit in range(10)})
         _fit(model, task, digits, weights)
         return _publish(model, digits)
@@ -172,8 +172,8 @@ def _fit(model: OutputModel, task: Task, digits: _Digits, weights: Path) -> None
     import joblib
     from sklearn.neural_network import MLPClassifier
 
-    settings = task.connect({"epochs": _EPOCHS, "learning_rate": 0.001})
-    network = MLPClassifier((_HIDDEN,), learning_rate_init=settings["learning_rate"], batch_size=32, random_state=_SEED)
+    settings = task.connect({"epochs": _EPOCHS, "batch_size": 32, "random_state": _SEED})
+    network = MLPClassifier((_HIDDEN,), batch_size=settings["batch_size"], random_state=settings["random_state"])
     best, stored = 0.0, 0
     progress = _Progress(sys.stdout, settings["epochs"])
     for epoch in range(1, settings["epochs"] + 1):
@@ -340,7 +340,7 @@ def _advise(registry: Path, model_id: str) -> None:
     _say("", "4. Try next", "   Tell your shell which registry is meant, then look around in it:", "")
     _say(f"     export MODELSTORE_REGISTRY={folder}")
     _say(f"     {command} ls", f"     {command} show {model_id[:8]}", f"     {command} history {model_id[:8]}")
-    _say(f"     {command} explain demo -- -broken")
+    _say(f'     {command} explain \'["best", "-broken"]\'')
     _say("", "   Or from Python, with that variable set:", "")
     _say(
         "     from modelstore import Meta, Model",

@@ -116,7 +116,8 @@ def test_the_registry_has_nothing_wrong_afterwards(ran: Ran) -> None:
 def test_the_commands_that_it_recommends_work(ran: Ran, tmp_path: Path) -> None:
     """They are the first thing a newcomer types."""
     _, runs = ran
-    lines = [line.strip() for line in runs[1].stdout.partition("4. Try next")[2].splitlines() if line.startswith("     ")]
+    advice = runs[1].stdout.partition("4. Try next")[2]
+    lines = [line.strip() for line in advice.splitlines() if line.startswith("     ")]
     (export,) = [line for line in lines if line.startswith("export ")]
     name, _, value = export.removeprefix("export ").partition("=")
     environment = os.environ | {name: shlex.split(value)[0], "PYTHONPATH": str(_ROOT)}

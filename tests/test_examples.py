@@ -18,7 +18,10 @@ _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
 _PRINTS = {
     "fine_tune.py": ("made from: dry road", "is used by: ['wet road']"),
     "packages.py": ("the same bytes: True", "files: settings.json, tables/pairs.db, vocabulary.txt"),
-    "querying.py": ('"prod" AND NOT "broken": lion-large\n', "best first: wolf-large, lion-large, wolf-small, lion-small"),
+    "querying.py": (
+        '"prod" AND NOT "broken": lion-large\n',
+        "best first: wolf-large, lion-large, wolf-small, lion-small",
+    ),
     "train_and_register.py": ("published ",),
     "two_registries.py": ("the best is attempt 1", "same bytes: True", "last change by the reviewer"),
 }

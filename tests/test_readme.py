@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_what_is_not_run_says_why() -> None:
 def test_every_claim_about_output_follows_a_block_that_runs() -> None:
     """Otherwise the output of some earlier block would be compared."""
     blocks = _blocks()
-    for before, block in zip(blocks, blocks[1:], strict=False):
+    for before, block in pairwise(blocks):
         if block.mark == "prints":
             assert before.language in _RUNNABLE, f"README.md:{block.line}"
             assert not before.mark, f"README.md:{block.line}"

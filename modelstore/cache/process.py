@@ -48,26 +48,27 @@ class Process:
         self.objects = Objects(self.layout, self.index, self.leases)
         self.folders = Folders(self.layout, self.index, self.leases)
         self.memo: dict[str, Memo] = {}
-        self.touched: set[str] = set()
+        self.touched: dict[str, float] = {}  # entry to time.monotonic()
         self.next_flush = time.monotonic() + _FLUSH_S
 
     def flush(self) -> None:
         """Write down which entries were used since the last time; called once a minute, at most."""
         self.next_flush = time.monotonic() + _FLUSH_S
-        touched, self.touched = self.touched, set()
+        touched, self.touched = self.touched, {}
         if not touched or not os.path.exists(self.index.path):
             return
-        now = time.time_ns() // 1_000_000
+        started = time.time() - time.monotonic()
+        used = [(int((started + at) * 1000), entry) for entry, at in touched.items()]
 
         def job(db: sqlite3.Connection) -> None:
-            db.executemany("UPDATE entries SET used_ms = ? WHERE entry = ?", [(now, entry) for entry in touched])
+            db.executemany("UPDATE entries SET used_ms = ? WHERE entry = ?", used)
             self.leases.restore()
 
         try:
             self.index.write(job)
         except (StorageError, OSError):
             # A hit must not fail for this; what was used is told again a minute later.
-            self.touched |= touched
+            self.touched = touched | self.touched
 
     def finish(self) -> None:
         """At the end of the process."""

@@ -143,8 +143,8 @@ class Cache:
                 and (expected is None or expected == memo[6].digest)
             ):
                 process = self._process
-                process.touched.add(memo[5])
-                if time.monotonic() > process.next_flush:
+                process.touched[memo[5]] = now = time.monotonic()
+                if now > process.next_flush:
                     process.flush()
                 return memo[6]
         if force_download and offline:
@@ -266,7 +266,7 @@ class Cache:
 
     def _remember(self, ask: Ask, found: Found, *, fetched: bool) -> CachedFile:
         path = self._objects.path(found)
-        self._process.touched.add(found.entry)
+        self._process.touched[found.entry] = time.monotonic()
         file = CachedFile(Path(path), found.digest, found.size, found.etag)
         if len(self._memo) >= _MOST_REMEMBERED:
             self._memo.clear()
@@ -305,12 +305,12 @@ class Cache:
         folders = self._process.folders
         hit = None if verify else folders.remembered(entry)
         if hit is not None:
-            self._process.touched.add(entry)
+            self._process.touched[entry] = time.monotonic()
             return hit
         with translated(self._layout.root, writing=True):
             hit = folders.look_up(entry, verify=verify)
             if hit is not None:
-                self._process.touched.add(entry)
+                self._process.touched[entry] = time.monotonic()
                 return hit
             self._layout.make()
         lock = KeyLock(

@@ -23,12 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from modelstore.cli.app import cli
 
-        cli.main(None if arguments is None else list(arguments), prog_name=_program())
-    except KeyboardInterrupt:  # before or after click was in charge
+        return cli.run(None if arguments is None else list(arguments), prog_name=_program())
+    except KeyboardInterrupt:  # before click was in charge, or after
         return 130
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
 
 
 def _program() -> str:

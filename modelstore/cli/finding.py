@@ -66,7 +66,7 @@ def _model_row(record: ModelRecord) -> tuple[str, ...]:
     )
 
 
-@click.command()
+@click.command(short_help="List models.")
 @click.option("--project", metavar="NAME", help="Only of this project (its full name).")
 @click.option("--name", metavar="NAME", help="Only with exactly this name.")
 @click.option("--name-regex", metavar="REGEX", help="Only with a name in which this regular expression is found.")
@@ -102,8 +102,8 @@ def _model_row(record: ModelRecord) -> tuple[str, ...]:
 @json_option
 @registry_option
 @click.pass_context
-def ls(context: click.Context, count: bool, quiet: bool, as_json: bool, **filters: Any) -> None:
-    """List models, the most recently changed first.
+def ls(context: click.Context, /, count: bool, quiet: bool, as_json: bool, **filters: Any) -> None:
+    r"""List models, the most recently changed first.
 
     \b
     Examples:
@@ -149,7 +149,7 @@ def _query(words: tuple[str, ...]) -> list[str] | None:
     return tokens
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True}, short_help="Show how a tag query is read.")
 @click.argument("tags", nargs=-1, type=click.UNPROCESSED)
 @click.option("--where", metavar="CONDITION", help="A condition that must hold as well.")
 @click.option("--plan", is_flag=True, help="Also how the index of the registry answers it.")
@@ -160,7 +160,7 @@ def _query(words: tuple[str, ...]) -> list[str] | None:
 def explain(
     context: click.Context, tags: tuple[str, ...], where: str | None, plan: bool, dialect: str, as_json: bool
 ) -> None:
-    """Show how a tag query, or a condition, is read, as a formula.
+    r"""Show how a tag query, or a condition, is read, as a formula.
 
     TAGS are tags and operators, as for `ls --tags`. Operators go in single quotes, for the shell's sake.
 
@@ -172,32 +172,31 @@ def explain(
     """
     search = _search(tags=tags, metadata=(), order_by=(), where=where, dialect=dialect)
     formula = search.formula()
-    answer: dict[str, Any] = {"formula": formula, "plan": None, "sql": None}
-    if plan:
-        found = search.plan(session_of(context).open(context))
-        answer |= {"plan": list(found.steps), "sql": found.sql}
+    found = search.plan(session_of(context).open(context)) if plan else None
     if as_json:
-        print_json(answer)
+        how = {"plan": None, "sql": None} if found is None else {"plan": list(found.steps), "sql": found.sql}
+        print_json({"formula": formula, **how})
         return
     print_lines([formula])
-    if plan:
+    if found is not None:
         print_lines(["", "plan", *(f"  {step}" for step in found.steps), "", "statement", f"  {found.sql}"])
 
 
-@click.command()
+@click.command(short_help="Query the index with SQL; read-only.")
 @click.argument("statement")
 @json_option
 @registry_option
 @click.pass_context
 def sql(context: click.Context, statement: str, as_json: bool) -> None:
-    """Run an SQL query on the index; nothing can be changed by it.
+    r"""Run an SQL query on the index; nothing can be changed by it.
 
-    STATEMENT is one SELECT, or - to read it from standard input.
+    STATEMENT is one SELECT, or - to read it from standard input. The views v_models, v_tags, v_metadata, v_lineage,
+    v_metrics, v_tasks and v_history keep their names and columns; the tables behind them may change.
 
     \b
     Examples:
-      modelstore sql "select framework, count(*) from models where state = 0 group by 1"
-      modelstore sql "select name from sqlite_master where type in ('table', 'view')"
+      modelstore sql "select framework, count(*), sum(size) from v_models group by framework"
+      modelstore sql "select m.name, d.number from v_models m join v_metadata d on d.model = m.id where d.key = 'acc'"
     """
     text = sys.stdin.read() if statement == "-" else statement
     with session_of(context).open(context).select(text) as rows:
@@ -213,7 +212,7 @@ def _cell(value: Any) -> str:
     return f"x'{value.hex()}'" if isinstance(value, bytes) else str(value)
 
 
-@click.command()
+@click.command(short_help="List projects.")
 @json_option
 @registry_option
 @click.pass_context
@@ -232,7 +231,7 @@ def projects(context: click.Context, as_json: bool) -> None:
     print_table(columns, ((p.name, f"{p.models:,}", f"{p.tasks:,}", p.description or "") for p in found))
 
 
-@click.command()
+@click.command(short_help="List tasks.")
 @click.option("--project", metavar="NAME", help="Only of this project (its full name).")
 @click.option("--name", metavar="NAME", help="Only with exactly this name.")
 @click.option("--name-regex", metavar="REGEX", help="Only with a name in which this regular expression is found.")
@@ -241,7 +240,9 @@ def projects(context: click.Context, as_json: bool) -> None:
 @json_option
 @registry_option
 @click.pass_context
-def tasks(context: click.Context, project: str | None, status: tuple[str, ...], as_json: bool, **filters: Any) -> None:
+def tasks(
+    context: click.Context, /, project: str | None, status: tuple[str, ...], as_json: bool, **filters: Any
+) -> None:
     """List tasks, the most recently changed first."""
     registry = session_of(context).open(context)
     if project is not None:

@@ -45,9 +45,7 @@ def plain(text: str) -> str:
 
 
 def _harmless(character: str) -> bool:
-    return (
-        character.isprintable() or character == _ZERO_WIDTH_JOINER or unicodedata.category(character) == "Zs"
-    )
+    return character.isprintable() or character == _ZERO_WIDTH_JOINER or unicodedata.category(character) == "Zs"
 
 
 def size(count: int | None) -> str:

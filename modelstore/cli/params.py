@@ -130,5 +130,5 @@ def _listed(text: str) -> list[Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
     if not isinstance(value, list):
-        raise InvalidRequestError(f"{text!r:.200} is no list of tags", "Write it as in '[\"a\", \"b\"]'.")
+        raise InvalidRequestError(f"{text!r:.200} is no list of tags", 'Write it as in \'["a", "b"]\'.')
     return value

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["get", "history", "show"]
 
 
-@click.command()
+@click.command(short_help="Show everything about one model.")
 @click.argument("model", type=MODEL)
 @json_option
 @registry_option
@@ -123,7 +123,7 @@ def _print_text(title: str, record: ModelRecord) -> None:
         print_lines(["", title, *(f"  {plain(line)}" for line in text.split("\n"))])
 
 
-@click.command()
+@click.command(short_help="Show who changed what in a model, and when.")
 @click.argument("model", type=MODEL)
 @json_option
 @registry_option
@@ -157,12 +157,12 @@ def _values(entry: HistoryEntry) -> tuple[Any, Any]:
     return entry.old, entry.new
 
 
-@click.command()
+@click.command(short_help="Get a local copy of a model's weights.")
 @click.argument("model", type=MODEL)
 @click.option("--to", "target", metavar="PATH", help="Copy them there: a new name, or a folder that exists.")
 @click.option("--overwrite", is_flag=True, help="With --to: replace what is there.")
 @click.option("--force", is_flag=True, help="Fetch remote weights again, although a copy is there.")
-@click.option("--verify", is_flag=True, help="Read every byte and compare it with the digest, although nothing changed.")
+@click.option("--verify", is_flag=True, help="Read every byte and compare it with the digest.")
 @click.option(
     "--extract/--no-extract", default=None, help="Unpack an archive, or leave it packed.  [default: unpack packages]"
 )
@@ -170,9 +170,17 @@ def _values(entry: HistoryEntry) -> tuple[Any, Any]:
 @registry_option
 @click.pass_context
 def get(
-    context: click.Context, model: str, target: str | None, overwrite: bool, as_json: bool, **options: bool | None
+    context: click.Context,
+    model: str,
+    *,
+    target: str | None,
+    overwrite: bool,
+    force: bool,
+    verify: bool,
+    extract: bool | None,
+    as_json: bool,
 ) -> None:
-    """Make sure that a local copy of a model's weights is here, and print its path.
+    r"""Make sure that a local copy of a model's weights is here, and print its path.
 
     The copy is complete, verified and read-only. Weights that the registry holds are not copied: the path is where
     they lie. With --to a copy of your own is made, which may be changed, and its path is printed.
@@ -187,8 +195,7 @@ def get(
 
     registry = session_of(context).open(context)
     record = find_model(registry, model)
-    verify, force = bool(options["verify"]), bool(options["force"])
-    path = registry.weights.local_copy(record, extract=options["extract"], force=force, verify=verify)
+    path = registry.weights.local_copy(record, extract=extract, force=force, verify=verify)
     if target is not None:
         from modelstore.registry.export import copy_to
 

@@ -62,7 +62,11 @@ def _copy(source: Path, target: Path) -> None:
     for folder, folders, files in os.walk(source):
         here = target / Path(folder).relative_to(source)
         for one in folders:
-            (here / one).mkdir()
+            link = Path(folder) / one
+            if link.is_symlink():
+                (here / one).symlink_to(os.readlink(link))  # what is behind it need not belong to the weights
+            else:
+                (here / one).mkdir()
         for one in files:
             copy_hashed(Path(folder) / one, here / one)
 

@@ -23,7 +23,7 @@ from modelstore.ids import is_id, new_id, to_datetime
 from modelstore.index import ops, reader
 from modelstore.journal import Draft
 from modelstore.records.entities import HistoryEntry, Link, ModelRecord
-from modelstore.records.operations import FROZEN_FIELDS
+from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS
 from modelstore.records.values import decode
 from modelstore.registry import rules
 from modelstore.storage import uris
@@ -43,7 +43,7 @@ class Unset:
 
 UNSET: Final = Unset()
 
-_TEXTS: Final = frozenset(("comment", "framework", "digest", "task", "parent"))
+_FIELDS: Final = frozenset(MODEL_FIELDS) - {"deleted"}
 
 
 class Models:
@@ -81,13 +81,15 @@ class Models:
     def by_uri(self, uri: str, *, archived: bool = False) -> ModelRecord | None:
         """Return the model with exactly this URI that was registered first; None when there is none.
 
+        One that is not archived goes before those that are.
+
         Args:
             uri: As registered; a path of bytes that the registry holds itself is recognised too.
             archived: Also consider archived models.
         """
         wanted = self._registry.weights.logical(uri)
         row = self._database.one(
-            "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY created, key LIMIT 1", (wanted, int(archived))
+            "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY state, created, key LIMIT 1", (wanted, int(archived))
         )
         return None if row is None else reader.models(self._database, [row[0]])[0]
 
@@ -153,7 +155,7 @@ class Models:
         """
         model_id = _checked_id(model_id) if model_id is not None else new_id()
         changes: dict[str, Any] = {"name": rules.check_name("model name", name)}
-        changes |= {k: v for k, v in self._checked(fields).items() if v is not None and v is not False}
+        changes |= {k: v for k, v in self._described(self.checked(fields)).items() if v is not None and v is not False}
         changes |= {f"tag:{tag}": True for tag in rules.check_tags(tags)}
         changes |= {f"systag:{tag}": True for tag in rules.check_tags(system_tags, "system tags")}
         for key, value in (metadata or {}).items():
@@ -174,7 +176,7 @@ class Models:
             PublishedModelError: A content field of a published model would change.
             InvalidRequestError: A value is not acceptable; nothing was changed.
         """
-        checked = self._checked(fields)
+        checked = self._described(self.checked(fields))
         with self._editing(model_id) as (record, drafts):
             current = self._current(record)
             changes = {k: v for k, v in checked.items() if current[k] != v}
@@ -393,10 +395,24 @@ class Models:
             "iteration": record.iteration,
         }
 
-    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - one branch a field
+    def _described(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Let digest and size go with the address: known for the registry's own objects, unknown for others."""
+        if "uri" not in fields or fields.get("digest") is not None:
+            return fields
+        known = {"digest": None, "size": None} if fields["uri"] is None else self._registry.weights.described(fields["uri"])
+        return fields | {k: v for k, v in known.items() if fields.get(k) is None}
+
+    def checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - one branch a field
+        """Return fields of a model in the form in which they are kept; see `create`.
+
+        Raises:
+            InvalidRequestError: There is no such field, or a value is not acceptable.
+        """
         checked: dict[str, Any] = {}
         for field, value in fields.items():
-            if value is None:
+            if field not in _FIELDS:
+                raise InvalidRequestError(f"A model has no field {field!r}")
+            if value is None and field != "name":
                 checked[field] = False if field == "package" else None
             elif field == "name":
                 checked[field] = rules.check_name("model name", value)
@@ -407,15 +423,13 @@ class Models:
             elif field == "uri":
                 checked[field] = self._registry.weights.logical(value)
             elif field in ("size", "iteration"):
-                checked[field] = _checked_integer(field, value)
+                checked[field] = rules.check_integer(field, value)
             elif field == "package":
                 checked[field] = bool(value)
             elif field == "config":
                 checked[field] = value
-            elif field in _TEXTS:
-                checked[field] = rules.check_text(field, value)
             else:
-                raise InvalidRequestError(f"A model has no field {field!r}")
+                checked[field] = rules.check_text(field, value)
         return checked
 
 
@@ -423,12 +437,6 @@ def _checked_id(model_id: object) -> str:
     if isinstance(model_id, str) and is_id(model_id.strip()):
         return model_id.strip()
     raise ModelNotFoundError(f"{model_id!r:.80} is no model id", "An id has 32 hexadecimal digits.")
-
-
-def _checked_integer(field: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or abs(int(value.__index__())) >= 2**63:
-        raise InvalidRequestError(f"The {field} must be a whole number, not {value!r:.80}")
-    return int(value.__index__())
 
 
 def _link_draft(task: str, direction: str, name: str, model: str) -> Draft:
@@ -454,4 +462,13 @@ def dump_config(config: Mapping[str, Any] | None) -> str:
         return ""
     if "text" in config:
         return str(config["text"])
-    return json.dumps(config["dict"], ensure_ascii=False, allow_nan=False, indent=4)
+    return json.dumps(_readable(decode(config["dict"])), ensure_ascii=False, indent=4)
+
+
+def _readable(value: Any) -> Any:
+    """Return a configuration as JSON can say it to people: tuples as lists, keys and what else there is as text."""
+    if isinstance(value, dict):
+        return {k if isinstance(k, str) else str(k): _readable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(v) for v in value]
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelstore import config
 from modelstore.records.entities import ModelRecord
 from modelstore.registry import rules
-from modelstore.registry.weights import Source
+from modelstore.registry.sources import Source
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
@@ -49,7 +49,7 @@ def register_files(
         StorageError: The bytes could not be stored; nothing was registered.
     """
     weights = registry.weights
-    tags, metadata = _checked(name, tags, metadata, fields)
+    tags, metadata = _checked(registry, name, tags, metadata, fields)
     local = Path(path).expanduser()
     package = local.is_dir()
     source = Source.folder(local, f"{local.resolve().name or 'package'}.zip") if package else Source.file(local, None)
@@ -62,7 +62,7 @@ def register_files(
             # False when the last other use of these bytes was removed, and they with it, since they were stored.
             if weights.confirm(stored.uri):
                 content = {**fields, **stored.fields(), "package": package}
-                return _create(registry, name, tags, metadata, publish, content)
+                return _create(registry, name, tags, metadata, content, publish=publish)
 
 
 def register_uri(
@@ -95,35 +95,33 @@ def register_uri(
         InvalidRequestError: An argument is not acceptable; nothing was changed.
     """
     logical = registry.weights.logical(uri)
-    tags, metadata = _checked(name, tags, metadata, fields)
+    tags, metadata = _checked(registry, name, tags, metadata, fields)
     with registry.transaction():
         found = registry.models.by_uri(logical)
         if found is None:
-            return _create(registry, name, tags, metadata, publish, {**fields, "uri": logical}), True
+            return _create(registry, name, tags, metadata, {**fields, "uri": logical}, publish=publish), True
         if publish and not found.published:
             found = registry.models.publish(found.id)
         return found, False
 
 
 def _checked(
-    name: str, tags: Iterable[str], metadata: Mapping[str, Any] | None, fields: Mapping[str, Any]
+    registry: Registry,
+    name: str,
+    tags: Iterable[str],
+    metadata: Mapping[str, Any] | None,
+    fields: Mapping[str, Any],
 ) -> tuple[list[str], dict[str, Any]]:
     """Refuse what `Models.create` would refuse, before a byte is stored for it."""
     rules.check_name("model name", name)
+    registry.models.checked(fields)
     for key, value in (metadata or {}).items():
         rules.metadata_pair(rules.check_metadata_key(key), value, None)
-    if fields.get("project") is not None:
-        rules.check_project(fields["project"])
-    if fields.get("labels") is not None:
-        rules.check_labels(fields["labels"])
-    for field in ("comment", "framework"):
-        if fields.get(field) is not None:
-            rules.check_text(field, fields[field])
     return rules.check_tags(tags), dict(metadata or {})
 
 
 def _create(
-    registry: Registry, name: str, tags: list[str], metadata: dict[str, Any], publish: bool, fields: dict[str, Any]
+    registry: Registry, name: str, tags: list[str], metadata: dict[str, Any], fields: dict[str, Any], *, publish: bool
 ) -> ModelRecord:
     record = registry.models.create(name=name, tags=tags, metadata=metadata, **fields)
     return registry.models.publish(record.id) if publish else record

@@ -22,12 +22,14 @@ class Removal:
     Attributes:
         models: The models as they were.
         links: Links of tasks to them that went as well.
+        uploads: Numbers of their unfinished uploads, given up with the bytes.
         freed_bytes: Bytes of weights that the registry held for them and for no other model.
         dry_run: True when nothing was touched.
     """
 
     models: tuple[ModelRecord, ...]
     links: tuple[Link, ...]
+    uploads: tuple[int, ...]
     freed_bytes: int
     dry_run: bool
 
@@ -53,16 +55,17 @@ def remove_models(
     """
     wanted = list(dict.fromkeys(ids))
     links = [link for model_id in wanted for link in registry.models.links(model_id)]
+    pending = [] if keep_weights else [u.id for one in wanted for u in registry.weights.uploads.pending(one)]
     if dry_run:
         records = [registry.models.get(model_id) for model_id in wanted]
         for record in () if force else records:
             registry.models.check_unused(record)
         freed = 0 if keep_weights else _exclusive_bytes(registry, records)
-        return Removal(tuple(records), tuple(links), freed, dry_run=True)
+        return Removal(tuple(records), tuple(links), tuple(pending), freed, dry_run=True)
     with registry.transaction():
         removed = [registry.models.delete(model_id, force=force) for model_id in wanted]
     freed = 0 if keep_weights else sum(registry.weights.release(record) for record in removed)
-    return Removal(tuple(removed), tuple(links), freed, dry_run=False)
+    return Removal(tuple(removed), tuple(links), tuple(pending), freed, dry_run=False)
 
 
 def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
@@ -71,7 +74,10 @@ def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
     ours = {record.id for record in records}
     total = 0
     for digest in {one[0] for one in parsed if one is not None}:
-        users = registry.database.all("SELECT id FROM models WHERE digest = ? AND state < 2", (digest,))
+        address = f"modelstore://{digest.replace(':', '/')}/"  # all names of this content: "0" follows "/"
+        users = registry.database.all(
+            "SELECT id FROM models WHERE uri >= ? AND uri < ? AND state <> 2", (address, address[:-1] + "0")
+        )
         path = registry.weights.objects.find(digest)
         if path is not None and all(row[0] in ours for row in users):
             total += path.stat().st_size

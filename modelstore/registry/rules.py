@@ -11,6 +11,7 @@ from modelstore.records.values import METADATA_TYPES, encode, metadata_type
 
 __all__ = [
     "check_config",
+    "check_integer",
     "check_labels",
     "check_metadata_key",
     "check_name",
@@ -42,6 +43,17 @@ def check_text(what: str, value: object, *, limit: int = MAX_TEXT) -> str:
     except UnicodeEncodeError:
         raise InvalidRequestError(f"The {what} is no valid Unicode (half a surrogate pair)") from None
     return value
+
+
+def check_integer(what: str, value: Any) -> int:
+    """Return a whole number of at most 63 bits; those of numpy count, booleans do not.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or abs(int(value.__index__())) >= 2**63:
+        raise InvalidRequestError(f"The {what} must be a whole number, not {value!r:.80}")
+    return int(value.__index__())
 
 
 def check_name(what: str, value: object) -> str:
@@ -162,6 +174,10 @@ def metadata_pair(key: str, value: Any, v_type: str | None) -> list[Any]:
         value = value.tolist()
     if isinstance(value, str):
         value = check_text(f"metadata value of {key!r}", value)
+    if isinstance(value, (bytes, bytearray)):
+        raise InvalidMetadataError(f"Metadata {key!r} cannot hold bytes", "Store a file, or a text such as value.hex().")
+    if v_type is not None and not isinstance(v_type, str):
+        raise InvalidMetadataError(f"The type of metadata {key!r} must be a name, not {v_type!r:.80}")
     if v_type is None:
         if hasattr(value, "__fspath__"):
             value = str(value)
@@ -233,11 +249,17 @@ def _container(value: Any, kind: str) -> Any:
     import ast
     import json
 
+    class _Numbers(ast.NodeTransformer):
+        """Read nan and inf, which Python writes but does not read."""
+
+        def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802 - the name that ast looks for
+            return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
+
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            value = ast.literal_eval(value)
+            value = ast.literal_eval(_Numbers().visit(ast.parse(value.strip(), mode="eval")))
     if kind == "dict":
         if not isinstance(value, dict):
             raise TypeError

@@ -120,6 +120,17 @@ class Tasks:
         hint = "Did you mean " + " or ".join(repr(n) for n in near) + "?" if near else "Check the name."
         raise ProjectNotFoundError(f"No projects found when searching for {name!r} in {self._registry.folder}", hint)
 
+    def project_name(self, value: str) -> str:
+        """Return a project's full name, given that or the id of a project.
+
+        Raises:
+            ProjectNotFoundError: It has the form of an id, and there is no such project.
+        """
+        name = next((record.name for record in self.projects() if value in (record.id, record.name)), None)
+        if name is None and is_id(value):
+            raise ProjectNotFoundError(f"No project has the id {value} in {self._registry.folder}", "Give its name.")
+        return name if name is not None else value
+
     def projects(self) -> list[ProjectRecord]:
         """Return every project, sorted by name."""
         return reader.projects(self._database)
@@ -167,7 +178,10 @@ class Tasks:
             InvalidRequestError: A value is not acceptable; nothing was changed.
         """
         checked = _checked(fields)
-        keyed = {k: v if v is None or k.startswith("link:") else encode(v) for k, v in (items or {}).items()}
+        keyed = {
+            rules.check_text("key", k): v if v is None or k.startswith("link:") else encode(v)
+            for k, v in (items or {}).items()
+        }
         with self._editing(task_id) as (record, changes):
             if require_open and record.status not in OPEN_STATUSES:
                 raise TaskClosedError(
@@ -230,14 +244,19 @@ class Tasks:
         return self.get(task_id)
 
     def delete(self, task_id: str) -> TaskRecord:
-        """Remove a task: it is found no more, its history stays. Returns it as it was.
+        """Remove a task, with its links to models: it is found no more, its history stays. Returns it as it was.
 
         Raises:
             TaskNotFoundError: There is no such task.
         """
         with self._database.write():
             record = self.get(task_id)
-            self._registry.commit([Draft("task", record.id, "delete", {"deleted": True})])
+            links = [link for direction in ("input", "output") for link in self.links(record.id, direction)]
+            drafts = [Draft("task", record.id, "delete", {"deleted": True})]
+            if links:  # or its inputs would be in use for ever
+                gone: dict[str, Any] = {f"link:{link.direction}:{link.name}": None for link in links}
+                drafts.insert(0, Draft("task", record.id, "edit", gone))
+            self._registry.commit(drafts)
         return record
 
     @contextmanager
@@ -255,7 +274,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in fields.items():
         if field not in _FIELDS:
             raise InvalidRequestError(f"A task has no field {field!r}")
-        if value is None:
+        if value is None and field != "name":
             checked[field] = None
         elif field == "name":
             checked[field] = rules.check_name("task name", value)
@@ -266,7 +285,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif field in ("script", "runtime"):
             checked[field] = encode(dict(value))
         elif field in ("last_iteration", "started", "completed"):
-            checked[field] = int(value)
+            checked[field] = rules.check_integer(field, value)
         else:
             checked[field] = rules.check_text(field, value)
     return checked

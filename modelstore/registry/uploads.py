@@ -344,6 +344,6 @@ class Uploads:
 def is_alive(upload: UploadRecord) -> bool:
     """Tell whether the process that began an upload may still be at it."""
     owner = parse_owner(upload.changes.get("owner", ""))
-    if owner is None or upload.pid == os.getpid():
+    if owner is None or owner == this_process():
         return False
     return bool(owners.is_alive(owner))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,41 +15,85 @@ from modelstore.registry import Registry as _Registry
 if TYPE_CHECKING:
     from modelstore.sdk.task import Task
 
-__all__ = ["Registry", "current_registry", "forget_default", "open_registry", "state"]
+__all__ = ["Registry", "current_registry", "current_task", "forget_default", "open_registry", "state"]
 
 
 class Registry(_Registry):
     """A registry that, as a context manager, is the one that the SDK classes use inside its block.
 
-    Objects made inside the block belong to it; after the block it is closed.
+    Objects made inside the block belong to it. At the end of the block, tasks that were begun there are closed (as
+    failed when an exception leaves it), and so is the registry.
     """
 
-    __doc__ = (_Registry.__doc__ or "") + "\n\n    Inside a `with` block it is also the registry of the SDK classes.\n"
+    __doc__ = (_Registry.__doc__ or "") + (
+        "\n    Inside a `with` block it is also the registry of the SDK classes, for the block's thread and for threads"
+        "\n    that have no block of their own while the main thread is in this one. Tasks begun in it end with it.\n"
+    )
 
     def __enter__(self) -> Self:
         self.__dict__.setdefault("_tokens", []).append(_selected.set(self))
+        if threading.current_thread() is threading.main_thread():
+            state.blocks.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _selected.reset(self.__dict__["_tokens"].pop())
-        self.close()
+        token: Token[Registry | None] = self.__dict__["_tokens"].pop()
+        with suppress(ValueError):  # left in another context than it was entered in, which therefore still has it
+            _selected.reset(token)
+        if self in state.blocks:
+            state.blocks.remove(self)
+        self._end(None if error is None else f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Close the tasks begun here, wait for this process's uploads and close the database.
+
+        Later use raises `RegistryError`.
+
+        Raises:
+            UploadError: An upload failed; everything is closed all the same.
+        """
+        self._end(None)
+
+    def _end(self, reason: str | None) -> None:
+        try:
+            for task in [t for t in state.owned if t._registry is self and t._owner_pid == os.getpid()]:
+                if reason is not None:
+                    task.mark_failed(status_reason="exception", status_message=reason[:10_000])
+                task.close()
+        finally:
+            super().close()
 
 
 _selected: ContextVar[Registry | None] = ContextVar("modelstore_registry", default=None)
 
 
 class _State:
-    """What there is one of in a process."""
+    """What there is one of in a process.
+
+    Attributes:
+        lock: Held while any of it changes.
+        default: The registry that is used outside of all blocks.
+        default_uri: What it was opened by.
+        blocks: Registries whose blocks the main thread is in, the innermost last.
+        main_tasks: The current task of each registry, at most one each.
+        owned: Tasks that this process began and closes at its end.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.default: Registry | None = None
         self.default_uri: str | None = None
-        self.main_task: Task | None = None
-        self.main_pid: int | None = None
-        self.default_upload_uri: str | None = None
+        self.blocks: list[Registry] = []
+        self.main_tasks: list[Task] = []
+        self.owned: list[Task] = []
+
+    def forget(self, task: Task) -> None:
+        """Let a task be current no longer, nor be closed at the end of the process."""
+        with self.lock:
+            self.main_tasks = [one for one in self.main_tasks if one is not task]
+            self.owned = [one for one in self.owned if one is not task]
 
 
 state = _State()
@@ -57,11 +102,14 @@ state = _State()
 def current_registry() -> Registry:
     """Return the registry that the SDK classes use here: that of the innermost `with` block, else the default one.
 
-    The default one is `MODELSTORE_REGISTRY` or the user's data folder, opened at first use.
+    A thread without a block of its own is in that of the main thread. The default one is `MODELSTORE_REGISTRY` or the
+    user's data folder, opened at first use.
     """
     selected = _selected.get()
     if selected is not None:
         return selected
+    if state.blocks and threading.current_thread() is not threading.main_thread():
+        return state.blocks[-1]
     uri = config.registry_uri()
     with state.lock:
         if state.default is None or state.default_uri != uri:
@@ -70,13 +118,20 @@ def current_registry() -> Registry:
         return state.default
 
 
+def current_task() -> Task | None:
+    """Return the task that `Task.init` began in the registry that is used here; None without one."""
+    if not state.main_tasks:
+        return None
+    folder = current_registry().folder
+    return next((task for task in state.main_tasks if task._registry.folder == folder), None)
+
+
 def forget_default() -> None:
     """Close the default registry, so that the next use opens it anew."""
     with state.lock:
-        if state.default is not None:
-            state.default.close()
-        state.default = None
-        state.default_uri = None
+        default, state.default, state.default_uri = state.default, None, None
+    if default is not None:
+        default.close()
 
 
 def open_registry(

@@ -6,7 +6,7 @@ from html import escape
 
 from modelstore.records.entities import ModelRecord
 
-__all__ = ["model_html", "size_text"]
+__all__ = ["model_html", "size_text", "text_html"]
 
 
 def size_text(size: int | None) -> str:
@@ -20,6 +20,11 @@ def size_text(size: int | None) -> str:
             break
         value /= 1000
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def text_html(text: str) -> str:
+    """Return a text as HTML."""
+    return f"<code>{escape(text)}</code>"
 
 
 def model_html(record: ModelRecord, url: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelstore.errors import InvalidRequestError, ModelNotFoundError
 from modelstore.records.entities import ModelRecord
 from modelstore.registry import rules
-from modelstore.sdk._context import Registry, current_registry, state
+from modelstore.sdk._context import Registry, current_registry, current_task
 from modelstore.sdk.framework import guess_framework
 from modelstore.sdk.model import BaseModel, Model
 
@@ -23,6 +23,7 @@ __all__ = ["InputModel"]
 logger = logging.getLogger("modelstore")
 
 _EMPTY_ID = "empty"
+_LONGEST_TASK_NAME = rules.MAX_NAME - 20
 
 
 class InputModel(Model):
@@ -42,6 +43,8 @@ class InputModel(Model):
         ProjectNotFoundError: There is no such project (a `ValueError`).
     """
 
+    _empty: ModelRecord | None = None
+
     def __init__(
         self,
         model_id: str | None = None,
@@ -60,16 +63,14 @@ class InputModel(Model):
                     f"{', published' if only_published else ''}",
                     "Loosen the conditions; archived models are found by their id.",
                 )
-            BaseModel.__init__(self, found[0]._registry, found[0].id, found[0]._record())
+            BaseModel.__init__(self, found[0]._registry, found[0].id)
         else:
             super().__init__(model_id)
-        self._empty: dict[str, Any] | None = None
 
     @classmethod
     def _from_record(cls, registry: Registry, record: ModelRecord) -> InputModel:
         model = cls.__new__(cls)
-        BaseModel.__init__(model, registry, record.id, record)
-        model._empty = None
+        BaseModel.__init__(model, registry, record.id)
         return model
 
     @classmethod
@@ -115,7 +116,7 @@ class InputModel(Model):
         registry = current_registry()
         config = rules.check_config(config_text, config_dict)
         url = registry.weights.logical(weights_url)
-        task = _current_task(registry)
+        task = current_task()
         fields: dict[str, Any] = {
             "uri": url,
             "config": config,
@@ -125,7 +126,7 @@ class InputModel(Model):
             "package": bool(is_package),
             "framework": framework or guess_framework(url),
         }
-        default_name = f"Imported by {task.name}" if task is not None else f"Anonymous model {datetime.now(UTC):%c}"
+        default_name = f"Imported by {(task.name or '')[:_LONGEST_TASK_NAME]}" if task is not None else f"Anonymous model {datetime.now(UTC):%c}"
         with registry.transaction():
             found = registry.models.by_uri(url)
             reused = found is not None
@@ -171,10 +172,9 @@ class InputModel(Model):
         """
         model = cls.__new__(cls)
         BaseModel.__init__(model, current_registry(), None)
-        model._empty = {
-            "config": rules.check_config(config_text, config_dict),
-            "labels": rules.check_labels(label_enumeration or {}),
-        }
+        model._empty = _empty_record(
+            rules.check_config(config_text, config_dict), rules.check_labels(label_enumeration or {})
+        )
         return model
 
     @property
@@ -182,16 +182,13 @@ class InputModel(Model):
         """The model's id; "empty" for a model made by `empty`."""
         return _EMPTY_ID if self._empty is not None else super().id
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """The label enumeration: names to integers, {} for none."""
-        return dict(self._empty["labels"]) if self._empty is not None else super().labels
+    def _record(self) -> ModelRecord:
+        return self._empty if self._empty is not None else super()._record()
 
-    def _config(self) -> dict[str, Any] | None:
+    def _require_id(self) -> str:
         if self._empty is not None:
-            config: dict[str, Any] | None = self._empty["config"]
-            return config
-        return super()._config()
+            raise InvalidRequestError("An empty model is not registered and cannot be changed", "Use an OutputModel.")
+        return super()._require_id()
 
     def connect(self, task: Task, name: str | None = None, ignore_remote_overrides: bool = False) -> None:
         """Make this model an input of a task.
@@ -207,16 +204,31 @@ class InputModel(Model):
         Raises:
             ModelNotFoundError: There is no such model.
             TaskClosedError: The task has ended.
+            InvalidRequestError: The task belongs to another registry.
         """
         _ = ignore_remote_overrides
         if self._empty is not None:
             task._adopt(None, "", self._config(), self.labels)
             return
+        if task._registry.folder != self._registry.folder:
+            raise InvalidRequestError(
+                f"The model {self._model_id} is in {self._registry.folder}, the task in {task._registry.folder}",
+                "Import the model into the task's registry.",
+            )
+        self.refresh()
         record = self._record()
         task._adopt(record.id, name or link_name(record), record.config, record.labels)
 
     def __repr__(self) -> str:
         return "<InputModel empty>" if self._empty is not None else super().__repr__()
+
+
+def _empty_record(config: dict[str, Any] | None, labels: dict[str, int]) -> ModelRecord:
+    return ModelRecord(
+        key=0, id=_EMPTY_ID, state=0, name=None, project=None, project_id=None, task=None, parent=None, comment=None,
+        framework=None, uri=None, digest=None, size=None, package=False, labels=labels, config=config, iteration=None,
+        tags=(), system_tags=(), published=False, created=0, updated=0,
+    )  # fmt: skip
 
 
 def link_name(record: ModelRecord) -> str:
@@ -228,8 +240,3 @@ def link_name(record: ModelRecord) -> str:
         return rules.check_name("link name", stem)
     except InvalidRequestError:
         return "Input Model"
-
-
-def _current_task(registry: Registry) -> Task | None:
-    task = state.main_task
-    return task if task is not None and task._registry is registry else None

@@ -108,11 +108,12 @@ def _list(registry: Registry, links: list[Link]) -> ModelsList:
     from modelstore.errors import ModelNotFoundError
 
     models, names = [], []
+    version = registry.version
     for link in links:
         try:
             record = registry.models.get(link.model)
         except ModelNotFoundError:
             continue
-        models.append(Model._of(registry, record))
+        models.append(Model._of(registry, record, version))
         names.append(link.name)
     return ModelsList(models, names)

@@ -24,7 +24,9 @@ __all__ = ["http_status", "is_transient", "translate", "translated"]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM})
-_MISSING_CODES: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound", "BlobNotFound", "ContainerNotFound"})
+_MISSING_CODES: Final = frozenset(
+    {"404", "410", "NoSuchKey", "NoSuchBucket", "NotFound", "BlobNotFound", "ContainerNotFound"}
+)
 _REFUSED_CODES: Final = frozenset({"401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "Unauthorized"})
 _TRANSIENT_CODES: Final = frozenset(
     {

@@ -54,8 +54,13 @@ class Origin(Protocol):
     connections: int
     part_bytes: int
 
-    def look(self, start: int = 0) -> None:
-        """Set the attributes. ``start`` is where reading will most likely begin."""
+    def look(self, start: int = 0, *, in_one: bool = False) -> None:
+        """Set the attributes.
+
+        Args:
+            start: Where reading will most likely begin.
+            in_one: All will be read in one stream, and ``ranged`` is to be False where that makes a difference.
+        """
 
     def read(self, start: int, end: int | None) -> Reader:
         """Return the bytes from ``start`` to ``end``, None for all the rest.
@@ -108,11 +113,15 @@ class WebOrigin:
         self.size: int | None = None
         self.etag: str | None = None
         self.ranged = False
+        self._modified: str | None = None
         self._first: tuple[int, int | None, Response] | None = None
 
-    def look(self, start: int = 0) -> None:
+    def look(self, start: int = 0, *, in_one: bool = False) -> None:
         """See `Origin.look`."""
         self._drop_first()
+        if in_one:
+            self._take_whole(self._client.request("GET", self._url()))
+            return
         try:
             response = self._get(start, start + self.part_bytes)
         except HttpStatusError as error:
@@ -125,8 +134,8 @@ class WebOrigin:
                 self.etag = error.headers.get("ETag", self.etag)
                 return
             response = self._client.request("GET", self._url())
-        self.etag = response.headers.get("ETag")
         if response.status == 206:
+            self._note(response)
             begin, end, self.size = _content_range(response.headers)
             self.ranged = begin == start
             if not self.ranged:
@@ -134,8 +143,12 @@ class WebOrigin:
                 return
             self._first = (start, end, response)
         else:
-            self.size, self.ranged = response.length, False
-            self._first = (0, None, response)
+            self._take_whole(response)
+
+    def _take_whole(self, response: Response) -> None:
+        self._note(response)
+        self.size, self.ranged = response.length, False
+        self._first = (0, None, response)
 
     def read(self, start: int, end: int | None) -> Reader:
         """See `Origin.read`."""
@@ -161,14 +174,17 @@ class WebOrigin:
         self._drop_first()
         self._client.close()
 
+    def _note(self, response: Response) -> None:
+        self.etag, self._modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+
     def _get(self, start: int, end: int | None) -> Response:
         return self._client.request("GET", self._url(), {"Range": f"bytes={start}-{'' if end is None else end - 1}"})
 
     def _check_same(self, response: Response, start: int) -> None:
         total = _content_range(response.headers)[2] if response.status == 206 else response.length
         begin = _content_range(response.headers)[0] if response.status == 206 else 0
-        etag = response.headers.get("ETag")
-        if begin != start or etag != self.etag or (total is not None and self.size is not None and total != self.size):
+        same = response.headers.get("ETag") == self.etag and response.headers.get("Last-Modified") == self._modified
+        if begin != start or not same or (total is not None and self.size is not None and total != self.size):
             response.close()
             raise ChangedError("the object changed while it was being read")
 
@@ -193,7 +209,7 @@ class FsspecOrigin:
         self.connections = 6 if shareable else 1
         self._in_parts = False
 
-    def look(self, start: int = 0) -> None:  # noqa: ARG002 - nothing to win from it here
+    def look(self, start: int = 0, *, in_one: bool = False) -> None:  # noqa: ARG002 - nothing to win from it here
         """See `Origin.look`."""
         self._fs.invalidate_cache()
         info = self._fs.info(self._path)

@@ -10,11 +10,12 @@ from modelstore.storage.retries import Patience
 from modelstore.storage.webclient import TruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Parts", "Single", "Stream"]
 
 _MEBIBYTE: Final = 1 << 20
+_STEP: Final = 1 << 18  # how finely progress is told, and how soon a thread sees that it is to stop
 _SPARE: Final = 2  # parts that may wait to be written and hashed while all connections receive
 _REPORT_S: Final = 0.1
 
@@ -30,9 +31,18 @@ class Parts:
         start: Where to begin.
         size: Where to end; None only for a `Stream`, which goes on to the end.
         patience: How long a part may go on failing; it is continued in its middle.
+        report: Told the bytes received so far, by a `Single` only: the others are iterated meanwhile.
     """
 
-    def __init__(self, origin: Origin, start: int, size: int | None, patience: Patience) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        start: int,
+        size: int | None,
+        patience: Patience,
+        report: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._report, self._finished = report, False
         self._origin, self._start, self._size, self._patience = origin, start, size, patience
         self.received = 0
         self._state = threading.Condition()
@@ -64,6 +74,7 @@ class Parts:
                     if self._error is not None:
                         raise self._error
                     if self._count is not None and index >= self._count:
+                        self._finished = True
                         return
                     if not self._state.wait(_REPORT_S):
                         break
@@ -83,11 +94,10 @@ class Parts:
         self._stop.set()
         with self._state:
             self._state.notify_all()
-        if any(thread.is_alive() for thread in self._threads):
-            if self._error is not None or self._ready or self._next != (self._count or -1):
-                self._origin.close()
-            for thread in self._threads:
-                thread.join(1.0)
+        if not self._finished:
+            self._origin.close()
+        for thread in self._threads:
+            thread.join(1.0)
 
     def _work(self) -> None:
         try:
@@ -151,7 +161,7 @@ class Parts:
                     raise
 
     def _read_some(self, reader: Reader, room: memoryview) -> int:
-        count = reader.readinto(room[:_MEBIBYTE])
+        count = reader.readinto(room[:_STEP])
         with self._state:
             self.received += count
         return count
@@ -164,7 +174,13 @@ class Single(Parts):
         end = self._size or 0
         part = memoryview(bytearray(end - self._start))
         self._receive(self._start, end, part)
+        self._finished = True
         yield part
+
+    def _read_some(self, reader: Reader, room: memoryview) -> int:
+        count = super()._read_some(reader, room)
+        self._report(self.received)
+        return count
 
 
 class Stream(Parts):

@@ -86,7 +86,7 @@ class TerminalProgress:
 
     def _write(self, text: str) -> None:
         try:
-            columns = os.get_terminal_size(self._stream.fileno()).columns
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80  # some do not know their own width
         except OSError:
             columns = 80
         self._stream.write("\r\x1b[K" + text[: max(columns - 1, 1)])

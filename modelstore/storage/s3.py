@@ -76,16 +76,16 @@ class _SignedOrigin:
                 self._signed_at = time.monotonic()
             return self._url
 
-    def look(self, start: int = 0) -> None:
+    def look(self, start: int = 0, *, in_one: bool = False) -> None:
         try:
-            self._inner.look(start)
+            self._inner.look(start, in_one=in_one)
         except HttpStatusError as error:
             # 404 is an answer. Others may be about the signature: another region, requester pays, a key of its own.
             if error.status == 404 or error.status >= 500 or isinstance(self._inner, FsspecOrigin):
                 raise
             self._inner.close()
             self._inner = FsspecOrigin(self._fs, self._path)
-            self._inner.look(start)
+            self._inner.look(start, in_one=in_one)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

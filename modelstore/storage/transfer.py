@@ -20,7 +20,7 @@ from modelstore.storage.fingerprints import Fingerprint, Hasher, Progress, copy_
 from modelstore.storage.objects import fsync_folder
 from modelstore.storage.origins import ChangedError, Origin, open_origin
 from modelstore.storage.parts import Parts, Single, Stream
-from modelstore.storage.retries import Patience, retrying
+from modelstore.storage.retries import Patience
 from modelstore.storage.uris import local_path, normalise, redact
 from modelstore.storage.webclient import TruncatedError
 
@@ -209,29 +209,33 @@ class _Filling:
     def run(self, expected_size: int | None) -> Download:
         start = self._kept()
         patience = self._patience.fresh()
-        in_one = False
+        in_one = looked = False
         while True:
             try:
+                looked = False
+                self._origin.look(start, in_one=in_one)
+                looked = True
+                _check_size(self._uri, expected_size, self._origin.size)
                 return self._attempt(start, expected_size, in_one=in_one)
             except ModelStoreError:
                 raise
             except Exception as error:
-                if not patience.after(error):
+                # Where reading can begin anywhere, each part has been patient for itself already.
+                final = looked and self._origin.ranged and not isinstance(error, ChangedError)
+                if final or not patience.after(error):
                     raise
                 # Servers whose ETag differs from answer to answer still serve one whole stream.
                 in_one = in_one or isinstance(error, ChangedError)
-                start = 0
+                start = 0 if looked else start
 
     def _kept(self) -> int:
         return os.fstat(self._descriptor).st_size if self._partial is not None and self._partial.etag else 0
 
     def _attempt(self, start: int, expected_size: int | None, *, in_one: bool) -> Download:
         origin = self._origin
-        retrying(lambda: origin.look(start), self._patience)
-        _check_size(self._uri, expected_size, origin.size)
         if start and not self._continues(start):
             start = 0
-            origin.look(0)
+            origin.look(0, in_one=in_one)
         if not start:
             with translated(self._target, writing=True):
                 os.ftruncate(self._descriptor, 0)
@@ -260,7 +264,7 @@ class _Filling:
         if in_one or size is None or not origin.ranged or origin.connections == 1:
             parts: Parts = Stream(origin, start, None if in_one or not origin.ranged else size, self._patience)
         elif size - start <= origin.part_bytes:
-            parts = Single(origin, start, size, self._patience)
+            parts = Single(origin, start, size, self._patience, lambda received: self._report(start + received))
         else:
             parts = Parts(origin, start, size, self._patience)
         try:

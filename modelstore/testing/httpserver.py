@@ -197,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         if behaviour.etag == "random":
             self.send_header("ETag", f'"{time.monotonic_ns()}"')
         elif behaviour.etag is None:
-            self.send_header("ETag", f'"{hashlib.sha256(behaviour.body).hexdigest()[:16]}"')
+            behaviour.etag = f'"{hashlib.sha256(behaviour.body).hexdigest()[:16]}"'
+            self.send_header("ETag", behaviour.etag)
         elif behaviour.etag:
             self.send_header("ETag", behaviour.etag)
 

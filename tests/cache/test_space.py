@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield place
     forget_processes()
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _write_for_ever(file: RawIOBase) -> None:
+    while True:
+        file.write(b"0" * 4096)
 
 
 def _fill(cache: Cache, origin: FolderOrigin, count: int) -> None:
@@ -87,11 +93,11 @@ def test_hits_still_work_on_a_disk_that_others_filled(small_disk: Path, origin: 
     cache = Cache(small_disk / "cache", max_bytes=1 << 40, min_free_bytes=0)
     origin.put(URI, b"weights")
     path = cache.fetch(URI, origin).path
-    with (small_disk / "filler").open("wb") as file:
-        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            while True:
-                file.write(b"0" * 4096)
-                file.flush()
+    with (
+        (small_disk / "filler").open("wb", buffering=0) as file,
+        pytest.raises(OSError, match=os.strerror(errno.ENOSPC)),
+    ):
+        _write_for_ever(file)
     forget_processes()
 
     again = Cache(small_disk / "cache").fetch(URI, origin)

@@ -1,13 +1,15 @@
-"""The contract of storages, run against each of them: real servers, started here, where their packages are installed."""
+"""The contract of storages, run against each: real servers, started here, where their packages are installed."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +196,43 @@ class TestGoogle(StorageContract):
     @pytest.fixture
     def options(self) -> dict[str, Any]:
         return {"token": "anon", "project": "p"}
+
+
+@pytest.fixture(scope="module")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    folder = str(tmp_path_factory.mktemp("azure"))
+    command = [
+        str(shutil.which("azurite-blob")), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobPort",
+        str(port), "--location", folder,
+    ]  # fmt: skip
+    with subprocess.Popen(command) as process:
+        for _ in range(300):
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+        process.terminate()
+
+
+@needs("adlfs")
+@pytest.mark.skipif(shutil.which("azurite-blob") is None, reason="needs Azurite: npm install -g azurite")
+@pytest.mark.filterwarnings("ignore")
+class TestAzure(StorageContract):
+    @pytest.fixture
+    def place(self, azure_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
+        # The account that every Azurite has.
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        monkeypatch.setenv(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
+            f"AccountKey={key};BlobEndpoint=http://127.0.0.1:{azure_server}/devstoreaccount1;",
+        )
+        container = f"box-{uuid.uuid4().hex}"
+        fs, _ = open_filesystem(f"az://{container}")
+        fs.mkdir(container)
+        return f"az://{container}/models"
 
 
 @pytest.fixture(scope="module")

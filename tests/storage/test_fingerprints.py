@@ -40,7 +40,9 @@ def test_copy_and_hash_agree_with_the_plain_way(tmp_path: Path, size: int) -> No
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.EXDEV, ""), OSError(errno.ENOSYS, ""), 0])
-def test_copies_where_the_kernel_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError | int) -> None:
+def test_copies_where_the_kernel_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError | int
+) -> None:
     """Across some filesystems copy_file_range fails, and on some it answers 0 bytes for ever."""
 
     def refuse(*_: object) -> int:

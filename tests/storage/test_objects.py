@@ -20,7 +20,6 @@ from modelstore.errors import (
     InvalidUriError,
     ReadOnlyStorageError,
 )
-
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import (
     ObjectStore,

@@ -31,7 +31,7 @@ REMOTE = st.builds(
 
 
 @given(PATH)
-@example("/tmp/%41")  # looks encoded, is not
+@example("/data/%41")  # looks encoded, is not
 @example("/x//..//y")
 def test_any_path_comes_back_from_its_uri(path: str) -> None:
     """What is stored is the URI; the file must be found again from it, whatever it is called."""
@@ -44,7 +44,7 @@ def test_any_path_comes_back_from_its_uri(path: str) -> None:
 
 @given(st.one_of(PATH, REMOTE, PATH.map(lambda path: f"file://{quote(os.fsencode(path))}")))
 @example("~/model.pt")
-@example("zip://a b.pt::/tmp/x y.zip")
+@example("zip://a b.pt::/data/x y.zip")
 @example("file:///a%2520b/")
 def test_normalising_twice_changes_nothing(uri: str) -> None:
     """The stored form is compared with the normalised form of what users type."""
@@ -75,7 +75,7 @@ def test_agrees_with_pathlib_about_file_uris(path: str) -> None:
         ("sftp://Me@Host/a", "sftp://Me@host/a"),
         ("s3://minio:9000/bucket/key", "s3://minio:9000/bucket/key"),
         ("ZIP://In.pt::S3://b/o.zip", "zip://In.pt::s3://b/o.zip"),
-        ("zip://a::/tmp/x y.zip", "zip://a::file:///tmp/x%20y.zip"),
+        ("zip://a::/data/x y.zip", "zip://a::file:///data/x%20y.zip"),
         ("github://org:repo@main/a", "github://org:repo@main/a"),
         ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
     ],
@@ -192,6 +192,6 @@ def test_chains_are_told_from_colons() -> None:
     """Two colons are allowed in a key or a file name."""
     assert split_chain("zip://a::s3://b/c") == ["zip://a", "s3://b/c"]
     assert split_chain("s3://b/a::b.pt") == ["s3://b/a::b.pt"]
-    assert split_chain("/tmp/a::b") == ["/tmp/a::b"]
-    assert is_local("/tmp/a::b")
-    assert not is_local("zip://a::/tmp/b.zip")
+    assert split_chain("/data/a::b") == ["/data/a::b"]
+    assert is_local("/data/a::b")
+    assert not is_local("zip://a::/data/b.zip")
