@@ -86,6 +86,7 @@ class Evictor:
             excess -= sweep(self._layout, _STALE_S) + self._empty_quarantine(_STALE_S) + self._layout.empty_trash()
             if excess > 0:
                 self.evict(excess)
+        self._layout.keep_reserve()
 
     def reclaim(self, need_bytes: int) -> int:
         """Free ``need_bytes`` on a full disk, left-overs first; return the bytes freed."""

@@ -146,7 +146,7 @@ class Index:
                 except sqlite3.Error as error:
                     self._recover(error, attempt)
                 except OSError as error:
-                    if error.errno != errno.ENOSPC or not self._layout.spend_reserve():
+                    if error.errno != errno.ENOSPC or attempt >= _ATTEMPTS or not self._layout.spend_reserve():
                         raise
                 attempt += 1
 
@@ -170,7 +170,7 @@ class Index:
         if code & 0xFF in _BUSY:
             raise CacheBusyError(f"The cache index {self.path!r} stayed locked.", "Try again.") from error
         if code & 0xFF == sqlite3.SQLITE_FULL:
-            if self._layout.spend_reserve():
+            if attempt < _ATTEMPTS and self._layout.spend_reserve():
                 return
             raise StorageFullError(
                 f"No space is left for the cache {self._layout.root!r}.", "Free some space and try again."

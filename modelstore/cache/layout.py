@@ -8,7 +8,7 @@ partial/       what is being written, under names that nobody else uses
 leases/        one file per process: what it was handed
 pins/          one empty file per pinned digest
 locks/         one per URI being fetched
-reserve        64 KiB to give back when the disk is full, so that the index can be written all the same
+reserve        256 KiB to give back when the disk is full, so that the index can be written all the same
 quarantine/    bytes that turned out to be wrong
 trash/         what was taken out and is being deleted
 """
@@ -35,7 +35,7 @@ _FOLDERS: Final = ("objects", "trees", "partial", "leases", "pins", "locks", "qu
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _UNFIT: Final = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-_RESERVE: Final = 1 << 16
+_RESERVE: Final = 1 << 18
 _LONGEST: Final = 200  # bytes; filesystems take 255, and a temporary's suffix must still fit
 
 
@@ -57,8 +57,6 @@ class Layout:
                 file.write(_TAG)
             os.replace(draft, tag)
 
-        self._keep_reserve()
-
     def spend_reserve(self) -> bool:
         """Free a little space on a full disk; False if that was done already."""
         try:
@@ -67,7 +65,8 @@ class Layout:
             return False
         return True
 
-    def _keep_reserve(self) -> None:
+    def keep_reserve(self) -> None:
+        """Put a little space aside, if there is some."""
         reserve = os.path.join(self.root, "reserve")
         if not os.path.exists(reserve):
             draft = self.unique("partial", "reserve")
@@ -76,7 +75,7 @@ class Layout:
                     file.write(bytes(_RESERVE))
                 os.replace(draft, reserve)
             except OSError:
-                self.discard(draft)  # full at this moment; the next opening tries again
+                self.discard(draft)  # full at this moment; after the next download there may be room
 
     def path(self, *parts: str) -> str:
         """Return the absolute path of something in the folder."""

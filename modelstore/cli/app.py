@@ -58,6 +58,10 @@ Environment:
 """
 
 
+class _NobodyReadsError(Exception):
+    """Whoever read the output went away."""
+
+
 class Program(click.Group):
     """The group of all commands."""
 
@@ -81,10 +85,20 @@ class Program(click.Group):
             return failures.report(error, context.command_path if context is not None else "")
         except ModelStoreError as error:
             return failures.report(error)
+        except _NobodyReadsError:
+            _abandon_output()
+            return failures.NOBODY_READS
         except OSError as error:
             _abandon_output()
             return failures.NOBODY_READS if error.errno == errno.EPIPE else failures.report(error)
         return result if isinstance(result, int) else 0
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _NobodyReadsError from error  # click would make a plain failure of it
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands by what they are for."""

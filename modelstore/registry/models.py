@@ -89,7 +89,8 @@ class Models:
         """
         wanted = self._registry.weights.logical(uri)
         row = self._database.one(
-            "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY state, created, key LIMIT 1", (wanted, int(archived))
+            "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY state, created, key LIMIT 1",
+            (wanted, int(archived)),
         )
         return None if row is None else reader.models(self._database, [row[0]])[0]
 
@@ -399,7 +400,9 @@ class Models:
         """Let digest and size go with the address: known for the registry's own objects, unknown for others."""
         if "uri" not in fields or fields.get("digest") is not None:
             return fields
-        known = {"digest": None, "size": None} if fields["uri"] is None else self._registry.weights.described(fields["uri"])
+        known = (
+            {"digest": None, "size": None} if fields["uri"] is None else self._registry.weights.described(fields["uri"])
+        )
         return fields | {k: v for k, v in known.items() if fields.get(k) is None}
 
     def checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - one branch a field

@@ -175,7 +175,9 @@ def metadata_pair(key: str, value: Any, v_type: str | None) -> list[Any]:
     if isinstance(value, str):
         value = check_text(f"metadata value of {key!r}", value)
     if isinstance(value, (bytes, bytearray)):
-        raise InvalidMetadataError(f"Metadata {key!r} cannot hold bytes", "Store a file, or a text such as value.hex().")
+        raise InvalidMetadataError(
+            f"Metadata {key!r} cannot hold bytes", "Store a file, or a text such as value.hex()."
+        )
     if v_type is not None and not isinstance(v_type, str):
         raise InvalidMetadataError(f"The type of metadata {key!r} must be a name, not {v_type!r:.80}")
     if v_type is None:
@@ -252,7 +254,7 @@ def _container(value: Any, kind: str) -> Any:
     class _Numbers(ast.NodeTransformer):
         """Read nan and inf, which Python writes but does not read."""
 
-        def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802 - the name that ast looks for
+        def visit_Name(self, node: ast.Name) -> ast.AST:
             return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
 
     if isinstance(value, str):

@@ -47,7 +47,9 @@ class Source:
         except (FileNotFoundError, NotADirectoryError):
             raise BlobNotFoundError(f"There is no file {str(path)!r:.200} to store", "Check the path.") from None
         except (OSError, ValueError) as error:  # no permission, a name that is too long or holds NUL
-            raise InvalidRequestError(f"The file {str(path)!r:.200} cannot be read: {error}", "Check the path.") from None
+            raise InvalidRequestError(
+                f"The file {str(path)!r:.200} cannot be read: {error}", "Check the path."
+            ) from None
         if not S_ISREG(status.st_mode):
             raise InvalidRequestError(f"{str(path)!r} is no regular file", "Give a file or a folder.")
         name = path.name

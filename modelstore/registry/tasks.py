@@ -17,7 +17,7 @@ from modelstore.registry import rules
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["OPEN_STATUSES", "Tasks"]
+__all__ = ["OPEN_STATUSES", "Tasks", "check_regex"]
 
 OPEN_STATUSES: Final = ("created", "queued", "in_progress")
 """Statuses in which a task can still be given inputs, labels and configuration."""
@@ -81,7 +81,7 @@ class Tasks:
         for condition, value in (
             ("p.name = ?", project),
             ("t.name = ?", name),
-            ("regexp(?, t.name)", _checked_regex(name_regex)),
+            ("regexp(?, t.name)", check_regex(name_regex)),
             ("t.id IN (SELECT value FROM json_each(?))", None if ids is None else json.dumps(list(ids))),
             ("t.status IN (SELECT value FROM json_each(?))", None if statuses is None else json.dumps(list(statuses))),
         ):
@@ -291,7 +291,12 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _checked_regex(pattern: str | None) -> str | None:
+def check_regex(pattern: str | None) -> str | None:
+    """Return a regular expression.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
     if pattern is None:
         return None
     import re

@@ -113,7 +113,7 @@ class Uploads:
             "sha256": fingerprint.sha256,
             "xxh3": fingerprint.xxh3,
             "leftovers": [[one.path, one.looks] for one in leftovers],
-            "owner": this_process().token(),
+            "owner": this_process().token,
         }
         with self._registry.database.write() as connection:  # step 2
             cursor = connection.execute(
@@ -126,25 +126,6 @@ class Uploads:
             )  # fmt: skip
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
         return Enqueued(cursor.lastrowid, model_id, uri, snapshot)
-
-    def supersede(self, model_id: str, before: int | None = None) -> list[Path]:
-        """Give up, as part of the caller's transaction, the uploads of a model whose weights are newer now.
-
-        Without this, one that failed would, when it is tried again, bring old weights back.
-
-        Args:
-            model_id: The model.
-            before: Only those begun before the upload of this number; None for all.
-
-        Returns:
-            Snapshots to be deleted when the transaction has ended well.
-        """
-        with self._registry.database.write() as connection:
-            rows = connection.execute(
-                "DELETE FROM uploads WHERE model = ? AND (? IS NULL OR id < ?) RETURNING snapshot",
-                (model_id, before, before),
-            ).fetchall()
-        return [self._registry.folder / row[0] for row in rows]
 
     def start(self, upload: Enqueued) -> None:
         """Begin sending what `enqueue` wrote down."""
@@ -232,7 +213,7 @@ class Uploads:
         with self._registry.database.write() as connection:  # step 4
             if not connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,)).rowcount:
                 return []
-            gone = [snapshot, *self.supersede(upload.model, upload.id)]
+            gone = [snapshot, *self._registry.weights.supersede(upload.model, upload.id)]
             try:
                 record = self._registry.models.get(upload.model)
             except ModelNotFoundError:
@@ -310,7 +291,7 @@ class Uploads:
         return taken
 
     def _take(self, upload: UploadRecord) -> None:
-        changes = json.dumps(upload.changes | {"owner": this_process().token()})
+        changes = json.dumps(upload.changes | {"owner": this_process().token})
         with self._registry.database.write() as connection:
             connection.execute(
                 "UPDATE uploads SET status = 'pending', changes = ?, host = ?, pid = ? WHERE id = ?",

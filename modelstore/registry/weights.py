@@ -95,13 +95,13 @@ class Weights:
                 return object_uri(f"sha256:{parts[2]}", parts[3])
         return normalised
 
-    def described(self, uri: str) -> dict[str, Any]:
+    def described(self, uri: str | None) -> dict[str, Any]:
         """Return what is known of the bytes behind a logical URI without reading them: digest and size of own objects.
 
         Raises:
             BlobNotFoundError: It names an object that this registry does not have.
         """
-        parsed = parse_object_uri(uri)
+        parsed = parse_object_uri(uri) if uri is not None else None
         if parsed is None:
             return {"digest": None, "size": None}
         path = self.objects.path(*parsed)
@@ -229,6 +229,25 @@ class Weights:
             if self._uploads is None:
                 self._uploads = Uploads(self._registry)
             return self._uploads
+
+    def supersede(self, model_id: str, before: int | None = None) -> list[Path]:
+        """Give up, as part of the caller's transaction, the uploads of a model whose weights are newer now.
+
+        Without this, one that failed would, when it is tried again, bring old weights back.
+
+        Args:
+            model_id: The model.
+            before: Only those begun before the upload of this number; None for all.
+
+        Returns:
+            Snapshots to be deleted when the transaction has ended well.
+        """
+        with self._registry.database.write() as connection:
+            rows = connection.execute(
+                "DELETE FROM uploads WHERE model = ? AND (? IS NULL OR id < ?) RETURNING snapshot",
+                (model_id, before, before),
+            ).fetchall()
+        return [self._registry.folder / row[0] for row in rows]
 
     def wait(
         self, model_id: str | None, *, timeout: float | None = None, count: int | None = None, quiet: bool = False
@@ -369,13 +388,14 @@ class Weights:
     def release(self, record: ModelRecord) -> int:
         """Delete the bytes that the registry holds for a removed model, when no other model refers to them.
 
-        Uploads of it that have not finished are given up. Bytes outside the registry folder are never deleted: another registry may refer to them.
+        Uploads of it that have not finished are given up. Bytes outside the registry folder are never deleted: another
+        registry may refer to them.
 
         Returns:
             Bytes freed.
         """
-        for upload in self.uploads.pending(record.id):
-            self.uploads.cancel(upload.id)
+        for snapshot in self.supersede(record.id):
+            snapshot.unlink(missing_ok=True)
         parsed = parse_object_uri(record.uri) if record.uri is not None else None
         if parsed is None:
             return 0
@@ -401,4 +421,3 @@ class Weights:
         finally:
             if self._cache is not None:
                 self._cache.close()
-

@@ -89,11 +89,11 @@ class _State:
         self.main_tasks: list[Task] = []
         self.owned: list[Task] = []
 
-    def forget(self, task: Task) -> None:
+    def forget(self, task_id: str) -> None:
         """Let a task be current no longer, nor be closed at the end of the process."""
         with self.lock:
-            self.main_tasks = [one for one in self.main_tasks if one is not task]
-            self.owned = [one for one in self.owned if one is not task]
+            self.main_tasks = [task for task in self.main_tasks if task.id != task_id]
+            self.owned = [task for task in self.owned if task.id != task_id]
 
 
 state = _State()

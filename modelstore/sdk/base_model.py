@@ -394,7 +394,7 @@ class BaseModel(ModelMetadata):
         record = self._record()
         if record.uri is None:
             if raise_on_error:
-                raise DownloadError(f"The model {record.name!r} ({record.id}) has no weights yet")
+                raise DownloadError(f"The model {record.name!r} ({record.id or 'not registered'}) has no weights yet")
             return None
         try:
             path = self._registry.weights.local_copy(record, extract=extract, force=force)

@@ -74,6 +74,12 @@ class InputModel(Model):
         return model
 
     @classmethod
+    def _of_model(cls, other: BaseModel) -> InputModel:
+        model = cls.__new__(cls)
+        BaseModel.__init__(model, other._registry, other.id)
+        return model
+
+    @classmethod
     def import_model(
         cls,
         weights_url: str | PathLike[str],
@@ -126,7 +132,11 @@ class InputModel(Model):
             "package": bool(is_package),
             "framework": framework or guess_framework(url),
         }
-        default_name = f"Imported by {(task.name or '')[:_LONGEST_TASK_NAME]}" if task is not None else f"Anonymous model {datetime.now(UTC):%c}"
+        default_name = (
+            f"Imported by {(task.name or '')[:_LONGEST_TASK_NAME]}"
+            if task is not None
+            else f"Anonymous model {datetime.now(UTC):%c}"
+        )
         with registry.transaction():
             found = registry.models.by_uri(url)
             reused = found is not None

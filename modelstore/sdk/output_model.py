@@ -410,7 +410,7 @@ class OutputModel(OutputDraft):
             if later:
                 later(content)
             else:
-                superseded = registry.weights.uploads.supersede(self._reserved_id)
+                superseded = registry.weights.supersede(self._reserved_id)
         self._model_id = self._reserved_id
         for path in superseded:
             path.unlink(missing_ok=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from modelstore.errors import InvalidConfigurationError, InvalidRequestError
 from modelstore.records.values import decode, encode, metadata_text
 from modelstore.registry import rules
 from modelstore.registry.models import dump_config
-
-if TYPE_CHECKING:
-    from modelstore.records.entities import TaskRecord
-    from modelstore.sdk._context import Registry
+from modelstore.sdk.configuration import parse_configuration
+from modelstore.sdk.task_record import TaskBase
 
 __all__ = ["TaskParameters"]
 
@@ -24,14 +22,8 @@ _DEFAULT_SECTION = "General"
 _ARGS_SECTION = "Args"
 
 
-class TaskParameters:
+class TaskParameters(TaskBase):
     """The part of `Task` that holds what a run is given."""
-
-    _registry: Registry
-    _task_id: str
-
-    def _record(self) -> TaskRecord:
-        raise NotImplementedError
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
@@ -59,7 +51,7 @@ class TaskParameters:
         if isinstance(mutable, (InputModel, OutputModel)):
             mutable.connect(self, name)  # type: ignore[arg-type]
         elif isinstance(mutable, BaseModel):
-            InputModel._from_record(mutable._registry, mutable._record()).connect(self, name)  # type: ignore[arg-type]
+            InputModel._of_model(mutable).connect(self, name)  # type: ignore[arg-type]
         else:
             section, values = _values_of(mutable)
             self._set_section(name or section, values)
@@ -69,19 +61,19 @@ class TaskParameters:
         rules.check_name("section", section)
         self._registry.tasks.edit(
             self._task_id,
-            items={f"param:{section}/{key}": value for key, value in _flat(values).items()},
+            items={f"param:{section}/{key}": _kept(value) for key, value in _flat(values).items()},
         )
 
     # -- hyper-parameters ------------------------------------------------------------------------------------------
 
-    def set_parameters(self, *args: Mapping[str, Any], __update: bool = False, **kwargs: Any) -> None:
+    def set_parameters(self, *args: Mapping[str, Any], **kwargs: Any) -> None:
         """Replace all hyper-parameters.
 
         Args:
             *args: Dictionaries of "Section/name" to value; without a section, "General" is meant.
             **kwargs: Further ones.
         """
-        self._write_parameters(*args, replace=not __update, **kwargs)
+        self._write_parameters(*args, kwargs, replace=True)
 
     def set_parameters_as_dict(self, dictionary: Mapping[str, Any]) -> None:
         """Replace all hyper-parameters by a nested dictionary."""
@@ -89,7 +81,7 @@ class TaskParameters:
 
     def update_parameters(self, *args: Mapping[str, Any], **kwargs: Any) -> None:
         """Set hyper-parameters and keep the others."""
-        self._write_parameters(*args, replace=False, **kwargs)
+        self._write_parameters(*args, kwargs, replace=False)
 
     def set_parameter(
         self, name: str, value: Any, description: str | None = None, value_type: type | None = None
@@ -98,11 +90,26 @@ class TaskParameters:
         _ = description
         self._write_parameters({name: value if value_type is None else value_type(value)}, replace=False)
 
-    def _write_parameters(self, *args: Mapping[str, Any], replace: bool, **kwargs: Any) -> None:
-        merged: dict[str, Any] = {}
-        for values in (*args, kwargs):
-            merged |= values
-        items = {f"param:{k if '/' in k else f'{_DEFAULT_SECTION}/{k}'}": v for k, v in merged.items()}
+    def delete_parameter(self, name: str, force: bool = False) -> bool:
+        """Remove one hyper-parameter, "Section/name"; False when there was none.
+
+        Args:
+            name: As it was set.
+            force: Accepted for compatibility.
+        """
+        _ = force
+        key = f"param:{_sectioned(name)}"
+        there = key.removeprefix("param:") in self._registry.tasks.items(self._task_id, "param:")
+        if there:
+            self._registry.tasks.edit(self._task_id, items={key: None})
+        return there
+
+    def _write_parameters(self, *args: Mapping[str, Any], replace: bool) -> None:
+        items: dict[str, Any] = {}
+        for values in args:
+            if not isinstance(values, Mapping):
+                raise InvalidRequestError(f"Parameters must be a dictionary, not {type(values).__name__}")
+            items |= {f"param:{_sectioned(str(k))}": _kept(v) for k, v in values.items()}
         self._registry.tasks.edit(self._task_id, items=items, replace_items="param:" if replace else None)
 
     def get_parameters(self, backwards_compatibility: bool = True, cast: bool = False) -> dict[str, Any]:
@@ -114,6 +121,7 @@ class TaskParameters:
         """
         _ = backwards_compatibility
         values = self._registry.tasks.items(self._task_id, "param:")
+        values = {k: _given(v) for k, v in values.items()}
         return values if cast else {k: "" if v is None else metadata_text(v) for k, v in values.items()}
 
     def get_parameters_as_dict(self, cast: bool = False) -> dict[str, Any]:
@@ -132,7 +140,7 @@ class TaskParameters:
 
     def get_parameter(self, name: str, default: Any = None, cast: bool = False) -> Any:
         """Return one hyper-parameter, "Section/name", or the default."""
-        return self.get_parameters(cast=cast).get(name if "/" in name else f"{_DEFAULT_SECTION}/{name}", default)
+        return self.get_parameters(cast=cast).get(_sectioned(name), default)
 
     # -- configuration objects -------------------------------------------------------------------------------------
 
@@ -200,13 +208,11 @@ class TaskParameters:
         Raises:
             InvalidConfigurationError: The text is neither JSON nor HOCON.
         """
-        from modelstore.sdk.model import _parse_configuration
-
         found = self._registry.tasks.items(self._task_id, "config:").get(name)
         if found is None:
             return None
         kept = found["config"]
-        return decode(kept["dict"]) if "dict" in kept else _parse_configuration(kept["text"])
+        return decode(kept["dict"]) if "dict" in kept else parse_configuration(kept["text"])
 
     def get_configuration_objects(self) -> dict[str, str]:
         """Return all configurations as text, by name."""
@@ -224,12 +230,10 @@ class TaskParameters:
 
     def get_model_config_dict(self) -> dict[str, Any]:
         """Return the configuration of the models that this task makes, as a dictionary; {} for none."""
-        from modelstore.sdk.model import _parse_configuration
-
         kept = self._model_config()
         if not kept:
             return {}
-        value: dict[str, Any] = decode(kept["dict"]) if "dict" in kept else _parse_configuration(kept["text"])
+        value: dict[str, Any] = decode(kept["dict"]) if "dict" in kept else parse_configuration(kept["text"])
         return value
 
     def update_model_desc(self, new_model_desc_file: str | PathLike[str] | None = None) -> None:
@@ -281,7 +285,12 @@ def _values_of(mutable: object) -> tuple[str, Mapping[str, Any]]:
     if isinstance(mutable, Mapping):
         return _DEFAULT_SECTION, mutable
     if isinstance(mutable, argparse.ArgumentParser):
-        return _ARGS_SECTION, vars(mutable.parse_known_args()[0])
+        try:
+            return _ARGS_SECTION, vars(mutable.parse_known_args()[0])
+        except SystemExit:
+            raise InvalidRequestError(
+                "The arguments of this process do not fit the parser", "Parse them first, and connect the result."
+            ) from None
     if isinstance(mutable, argparse.Namespace):
         return _ARGS_SECTION, vars(mutable)
     names = [name for name in dir(mutable) if not name.startswith("_")]
@@ -302,6 +311,19 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = _storable(value)
     return flat
+
+
+def _sectioned(name: str) -> str:
+    return name if "/" in name else f"{_DEFAULT_SECTION}/{name}"
+
+
+def _kept(value: Any) -> Any:
+    """Return a value in the form in which a parameter is kept: None would remove it."""
+    return {"$none": True} if value is None else _storable(value)
+
+
+def _given(value: Any) -> Any:
+    return None if value == {"$none": True} else value
 
 
 def _storable(value: Any) -> Any:

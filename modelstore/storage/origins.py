@@ -105,7 +105,7 @@ class WebOrigin:
         url: Called for each request, so that a signed address can be renewed.
     """
 
-    connections = 8
+    connections = 16
     part_bytes = 8 * _MEBIBYTE
 
     def __init__(self, url: Callable[[], str], client: WebClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from modelstore.storage.origins import ChangedError, Origin, Reader
@@ -18,6 +19,9 @@ _MEBIBYTE: Final = 1 << 20
 _STEP: Final = 1 << 18  # how finely progress is told, and how soon a thread sees that it is to stop
 _SPARE: Final = 2  # parts that may wait to be written and hashed while all connections receive
 _REPORT_S: Final = 0.1
+_FIRST_THREADS: Final = 4
+_MORE_THREADS: Final = 4
+_BUSY_CORES: Final = 0.8  # above this much work for processors, more connections would only get in each other's way
 
 
 class Parts:
@@ -49,7 +53,7 @@ class Parts:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._ready: dict[int, memoryview] = {}
-        self._next = self._released = 0
+        self._next = self._released = self._window = 0
         self._free: list[memoryview] = []
         self._threads: list[threading.Thread] = []
         self._count = self._count_parts()
@@ -57,18 +61,19 @@ class Parts:
     def _count_parts(self) -> int | None:
         return -(-((self._size or 0) - self._start) // self._origin.part_bytes)
 
-    def _workers(self) -> int:
+    def _most_workers(self) -> int:
         return min(self._origin.connections, self._count or 1)
 
     def __iter__(self) -> Iterator[memoryview | None]:
         """Yield the parts in order, and None now and then while the next one is on its way."""
-        self._window = self._workers() + _SPARE
-        for number in range(self._workers()):
-            thread = threading.Thread(target=self._work, name=f"modelstore-download-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._start_threads(_FIRST_THREADS)
+        wall, cpu = time.monotonic(), time.process_time()
         index = 0
         while True:
+            if time.monotonic() - wall >= _REPORT_S:
+                if time.process_time() - cpu < _BUSY_CORES * (time.monotonic() - wall):
+                    self._start_threads(_MORE_THREADS)  # each connection is slow: object stores, long distances
+                wall, cpu = time.monotonic(), time.process_time()
             with self._state:
                 while index not in self._ready:
                     if self._error is not None:
@@ -81,6 +86,14 @@ class Parts:
                 part = self._ready.pop(index, None)
             index += part is not None
             yield part
+
+    def _start_threads(self, count: int) -> None:
+        for _ in range(min(count, self._most_workers() - len(self._threads))):
+            name = f"modelstore-download-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            self._window = len(self._threads) + _SPARE
+            thread.start()
 
     def release(self, part: memoryview) -> None:
         """Take back a part that was iterated."""

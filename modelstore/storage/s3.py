@@ -33,7 +33,7 @@ __all__ = ["Checkpoint", "open_s3_origin", "send_to_s3"]
 _MEBIBYTE: Final = 1 << 20
 _PART_BYTES: Final = 8 * _MEBIBYTE
 _MAX_PARTS: Final = 10_000
-_CONNECTIONS: Final = 6
+_CONNECTIONS: Final = 8
 _SIGNED_FOR_S: Final = 3600
 _RENEW_AFTER_S: Final = 1800.0
 

@@ -87,7 +87,9 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(target=uris, content=st.sampled_from(_CONTENTS))
     def start(self, content: bytes) -> str:
         """Let there be one URI at least."""
-        return self.put(_URIS[0], content)
+        self.origin.put(_URIS[0], content)
+        self.behind[_URIS[0]] = content
+        return _URIS[0]
 
     @rule(target=uris, uri=st.sampled_from(_URIS), content=st.sampled_from(_CONTENTS))
     def put(self, uri: str, content: bytes) -> str:

@@ -41,9 +41,9 @@ def test_a_lost_index_is_made_again_from_the_folder(
             os.truncate(database, 5000)
         case "page":
             cache.close()
-            with database.open("r+b") as file:
-                file.seek(4096)
-                file.write(b"\xff" * (database.stat().st_size - 4096))
+            with database.open("r+b") as stream:
+                stream.seek(4096)
+                stream.write(b"\xff" * (database.stat().st_size - 4096))
         case "with its log":
             for path in cache.folder.glob("cache.db*"):
                 path.unlink()

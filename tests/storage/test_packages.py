@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
