@@ -28,6 +28,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
     """
 
     TaskTypes = TaskTypes
+    archived_tag = "archived"
 
     @classmethod
     def init(

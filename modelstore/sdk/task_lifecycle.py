@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modelstore.errors import ModelStoreError, TaskClosedError
 from modelstore.ids import now_ms
@@ -13,6 +13,7 @@ from modelstore.sdk.task_links import TaskLinks
 
 if TYPE_CHECKING:
     from modelstore.sdk.logger import Logger
+    from modelstore.sdk.task import Task
 
 __all__ = ["TaskLifeCycle"]
 

@@ -299,7 +299,8 @@ def test_a_name_of_several_models_is_refused_with_their_ids(run: Run, register: 
     first, second = register("s3://b/x", "--name", "same"), register("s3://b/y", "--name", "same")
     complaint = run("rm", "same", code=2).stderr
 
-    assert first[:12] in complaint and second[:12] in complaint
+    assert first[:12] in complaint
+    assert second[:12] in complaint
     run("rm", first)
     assert run("show", "same").exit_code == 0  # what was removed is in nobody's way
 
@@ -366,7 +367,8 @@ def test_show_tells_where_a_model_comes_from_and_where_it_went(run: Run, run_jso
     assert run_json("show", "made")["lineage"]["task"] == reference
     assert run_json("show", "made")["lineage"]["parent"] == {"id": base.id, "name": "base"}
     assert list(shown)[-2:] == ["lineage", "uploads"]
-    assert "made by task" in text and "made from model" in text
+    assert "made by task" in text
+    assert "made from model" in text
 
 
 def test_registering_several_processes_at_once_gives_every_model_its_row(registry: Registry, weights: Path) -> None:

@@ -39,8 +39,10 @@ def test_every_command_and_option_explains_itself(name: str) -> None:
     result = CliRunner().invoke(cli, [*name.split(), "--help"])
 
     assert result.exit_code == 0
-    assert command.help and len(command.help) > 20
-    assert command.short_help and len(command.short_help) <= 60
+    assert command.help
+    assert len(command.help) > 20
+    assert command.short_help
+    assert len(command.short_help) <= 60
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts}"

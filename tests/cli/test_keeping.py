@@ -35,7 +35,8 @@ def test_where_keeps_its_keys(run_json: Json, register: Callable[..., str]) -> N
         "registry", "exists", "problem", "id", "database", "schema_version", "supported_schema_version", "cache",
         "cache_max_bytes", "default_output_uri", "actor", "version", "python", "sqlite", "sources",
     ]  # fmt: skip
-    assert answer["exists"] and answer["problem"] is None
+    assert answer["exists"]
+    assert answer["problem"] is None
     assert answer["schema_version"] == answer["supported_schema_version"]
     assert answer["version"] == __version__
 
@@ -89,7 +90,8 @@ def test_where_works_on_a_registry_that_cannot_be_opened(run: Run, run_json: Jso
     (tmp_path / "broken" / "modelstore.json").write_text("{")
     answer = run_json("where", "--registry", tmp_path / "broken")
 
-    assert answer["exists"] and "damaged" in answer["problem"]
+    assert answer["exists"]
+    assert "damaged" in answer["problem"]
 
 
 def test_a_healthy_registry_has_nothing_wrong(
@@ -229,7 +231,9 @@ def test_the_cache_tells_what_it_holds(run: Run, run_json: Json, cached: str, tm
 def test_the_cache_is_cleared_and_a_dry_run_only_tells(run: Run, run_json: Json, cached: str) -> None:
     """To the byte."""
     told = run_json("cache", "clear", "--dry-run")
-    assert Path(cached).exists() and told["dry_run"] and told["freed_bytes"] > 0
+    assert Path(cached).exists()
+    assert told["dry_run"]
+    assert told["freed_bytes"] > 0
     assert run_json("cache", "prune")["trees"] == []
     assert run_json("cache", "clear") == told | {"dry_run": False}
 
@@ -278,5 +282,6 @@ def test_the_demo_is_started_in_the_registry_that_is_named(program: Program, tmp
     done = program("demo", "--registry", tmp_path / "demo", PYTHONPATH=f"{tmp_path}:{_ROOT}")
 
     assert done.returncode == 1
-    assert "scikit-learn" in done.stderr and "Traceback" not in done.stderr
+    assert "scikit-learn" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "demo").exists()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ _EXPECTED_CODES: dict[type[errors.ModelStoreError], int] = {
 
 def _one_line(text: str) -> str:
     assert text.startswith("modelstore: error: ")
-    assert text.count("\n") == 1 and text.endswith("\n")
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
     assert "Traceback" not in text
     return text
 
@@ -62,7 +64,7 @@ def _one_line(text: str) -> str:
 @pytest.mark.parametrize(("kind", "code"), _EXPECTED_CODES.items(), ids=lambda one: getattr(one, "__name__", str(one)))
 def test_every_kind_of_error_has_its_exit_code(kind: type[errors.ModelStoreError], code: int) -> None:
     """Scripts branch on these numbers: they may not move."""
-    facts: dict[type[errors.ModelStoreError], tuple[object, ...]] = {
+    facts: dict[type[errors.ModelStoreError], tuple[Any, ...]] = {
         errors.TagQueryError: (("a",), 0, "reason"),
         errors.WhereSyntaxError: ("text", 0, "reason"),
     }
@@ -81,7 +83,8 @@ def test_success_is_zero_and_writes_to_standard_output_only(program: Program, we
     done = program("register", weights)
 
     assert done.returncode == 0
-    assert len(done.stdout.strip()) == 32 and done.stdout.count("\n") == 1
+    assert len(done.stdout.strip()) == 32
+    assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 
 
@@ -164,7 +167,8 @@ def test_a_condition_that_cannot_be_read_shows_a_caret_under_the_place(
     head, text, caret = done.stderr.rstrip("\n").split("\n")
     assert done.returncode == 2
     assert head.startswith("modelstore: error: ")
-    assert text[len(caret) - 1 :] == "> 3" and caret.endswith("^")
+    assert text[len(caret) - 1 :] == "> 3"
+    assert caret.endswith("^")
 
 
 def test_bytes_that_changed_are_exit_code_four(program: Program, run: Run, weights: Path) -> None:
@@ -213,7 +217,8 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of(registry: Registry) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
     complaint = process.stderr.read()
@@ -352,7 +357,9 @@ def test_what_a_terminal_would_obey_is_escaped(program: Program, run: Run) -> No
     run("register", "s3://bucket/x", "--comment", "a\x1b[2Jb\u202ec", "--metadata", "k=\x1b]0;title\x07")
     shown = program("show", "x").stdout
 
-    assert "\x1b" not in shown and "\u202e" not in shown and "\x07" not in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "\x07" not in shown
     assert "a\\x1b[2Jb\\u202ec" in shown
 
 
@@ -411,7 +418,8 @@ def test_completion_scripts_serve_both_programs(run: Run, shell: str) -> None:
     """Whichever of the two names somebody types."""
     script = run("completion", shell).stdout
 
-    assert "_MODELSTORE_COMPLETE" in script and "_MSTORE_COMPLETE" in script
+    assert "_MODELSTORE_COMPLETE" in script
+    assert "_MSTORE_COMPLETE" in script
 
 
 @pytest.mark.parametrize(
