@@ -153,7 +153,7 @@ def test_the_settings_are_those_of_the_code() -> None:
 def test_the_commands_are_those_of_the_command_line() -> None:
     """The overview names every command, and no command that does not exist."""
     done = subprocess.run([sys.executable, "-m", "modelstore", "--help"], capture_output=True, text=True, check=True)
-    offered = set(re.findall(r"^  ([a-z][a-z-]*)(?:  |$)", done.stdout.partition("Commands:")[2], re.MULTILINE))
+    offered = set(re.findall(r"^  ([a-z][a-z-]*)(?:  |$)", done.stdout.partition("Exit codes:")[0], re.MULTILINE))
     section = _TEXT.partition("## The command line")[2].partition("\n## ")[0]
     named = {
         name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
