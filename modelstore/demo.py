@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from modelstore.errors import ModelStoreError
+from modelstore.errors import InvalidUriError, ModelStoreError
 
 if TYPE_CHECKING:
     from modelstore.sdk.output_model import OutputModel
@@ -88,13 +88,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--registry",
-        type=lambda text: Path(text).expanduser().absolute(),
+        type=_folder,
         default=Path(_FOLDER).absolute(),
         metavar="FOLDER",
         help=f"where the demonstration keeps its models (default: ./{_FOLDER})",
     )
     parser.add_argument("--measured", type=float, help=argparse.SUPPRESS)  # makes this the second process
     return parser.parse_args(argv)
+
+
+def _folder(text: str) -> Path:
+    from modelstore.storage.uris import local_path
+
+    try:
+        path = local_path(text)
+    except InvalidUriError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if path is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder of this machine")
+    return path
 
 
 def _installed() -> bool:

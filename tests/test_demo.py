@@ -184,6 +184,25 @@ def test_a_registry_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("given", ["s3://bucket/registry", "file://elsewhere/registry", " "])
+def test_a_registry_that_is_no_folder_is_wrong_usage(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line passes on whatever follows --registry."""
+    with pytest.raises(SystemExit) as stopped:
+        demo.main(["--registry", given])
+
+    assert stopped.value.code == 2
+    assert "--registry" in capsys.readouterr().err
+
+
+def test_a_file_uri_is_a_folder_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything else that takes a registry takes one."""
+    pytest.importorskip("sklearn", reason="the demonstration needs scikit-learn")
+    demo.main(["--registry", (tmp_path / "a registry").as_uri(), "--measured", "0.5"])
+
+    assert (tmp_path / "a registry" / "modelstore.json").exists()
+    assert "No projects" in capsys.readouterr().err
+
+
 def test_a_second_process_that_finds_another_accuracy_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ran: Ran
 ) -> None:

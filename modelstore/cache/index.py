@@ -124,6 +124,10 @@ class Index:
                 self._db.close()
                 self._db = None
 
+    def __del__(self) -> None:
+        if self._db is not None:  # an unclosed connection is a warning since Python 3.13
+            self._db.close()
+
     def before_fork(self) -> None:
         """Close, and keep other threads out: a child must inherit neither a connection nor a held lock."""
         self._lock.acquire()

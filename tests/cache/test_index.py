@@ -11,7 +11,7 @@ import pytest
 
 from modelstore.cache import Cache
 from modelstore.cache.process import forget_processes
-from modelstore.errors import ReadOnlyStorageError, StorageError
+from modelstore.errors import CacheBusyError, ReadOnlyStorageError, StorageError
 from modelstore.testing.cache_origin import FolderOrigin, check_bytes, check_folder, damage
 
 URI = "s3://bucket/net.pt"
@@ -168,3 +168,57 @@ def test_every_write_begins_by_excluding_other_writers(cache: Cache, origin: Fol
     for statement in statements:
         inside = (inside or statement.startswith("BEGIN")) and not statement.startswith("COMMIT")
         assert inside or not statement.startswith(writes), statement
+
+
+def test_an_index_that_stays_locked_is_a_clear_error(
+    cache: Cache, origin: FolderOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process stopped in a debugger in the middle of a write holds everybody up; they are told."""
+    origin.put(URI, b"weights")
+    cache.fetch(URI, origin)
+    cache.close()
+    monkeypatch.setattr("modelstore.cache.index._WAIT_S", 0.1)
+    db = sqlite3.connect(cache.folder / "cache.db", isolation_level=None)
+    db.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(CacheBusyError, match="stayed locked"):
+        cache.clear()
+    db.execute("ROLLBACK")
+    db.close()
+
+    assert cache.clear().in_use == 1
+
+
+def test_a_hit_does_not_fail_because_its_time_of_use_cannot_be_written(
+    cache: Cache, origin: FolderOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written with the next ones."""
+    origin.put(URI, b"weights")
+    file = cache.fetch(URI, origin)
+    cache.close()
+    monkeypatch.setattr("modelstore.cache.index._WAIT_S", 0.05)
+    monkeypatch.setattr(cache._process, "next_flush", 0.0)
+    db = sqlite3.connect(cache.folder / "cache.db", isolation_level=None)
+    db.execute("BEGIN EXCLUSIVE")
+    cache.fetch(URI, origin)
+    monkeypatch.setattr(cache._process, "next_flush", 0.0)
+    assert cache.fetch(URI, origin).path == file.path
+    db.execute("ROLLBACK")
+    db.close()
+
+    assert cache._process.touched
+    cache.close()
+    assert not cache._process.touched
+
+
+def test_a_database_without_its_tables_is_made_again(cache: Cache, origin: FolderOrigin) -> None:
+    """Deleted under its writers, it can end up with another one's log."""
+    digest = origin.put(URI, b"weights")
+    cache.fetch(URI, origin)
+    cache.close()
+    db = sqlite3.connect(cache.folder / "cache.db")
+    db.execute("DROP TABLE entries")
+    db.close()
+
+    assert cache.fetch("any://uri", origin, expected=digest, offline=True).size == 7
+    check_folder(cache.folder)
+    assert len(list((cache.folder / "quarantine").iterdir())) == 1

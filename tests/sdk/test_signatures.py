@@ -24,19 +24,25 @@ MORE = "keyword-only additions change no call that ClearML accepts"
 DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("Task", "id"): ("property", "an id never changes"),
     ("Task", "update_output_model"): (
-        "(self, model_path, name=None, comment=None, tags=None, model_name=None, iteration=None,"
-        " auto_delete_file=False)",
+        (
+            "(self, model_path, name=None, comment=None, tags=None, model_name=None, iteration=None,"
+            " auto_delete_file=False)"
+        ),
         KEPT,
     ),
     ("OutputModel", "update_weights"): (
-        "(self, weights_filename=None, upload_uri=None, target_filename=None, auto_delete_file=False,"
-        " register_uri=None, iteration=None, update_comment=True, is_package=False, async_enable=True, *,"
-        " registered_uri=None)",
+        (
+            "(self, weights_filename=None, upload_uri=None, target_filename=None, auto_delete_file=False,"
+            " register_uri=None, iteration=None, update_comment=True, is_package=False, async_enable=True, *,"
+            " registered_uri=None)"
+        ),
         KEPT + "; the documentation writes registered_uri",
     ),
     ("OutputModel", "update_weights_package"): (
-        "(self, weights_filenames=None, weights_path=None, upload_uri=None, target_filename=None,"
-        " auto_delete_file=False, iteration=None, async_enable=True)",
+        (
+            "(self, weights_filenames=None, weights_path=None, upload_uri=None, target_filename=None,"
+            " auto_delete_file=False, iteration=None, async_enable=True)"
+        ),
         KEPT,
     ),
     ("OutputModel", "connect"): ("(self, task, name=None, ignore_remote_overrides=False)", "what **kwargs stands for"),
@@ -46,8 +52,10 @@ DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("OutputModel", "publish"): ("(self, *, require_weights=True)", MORE),
 } | {
     (name, "query_models"): (
-        "(project_name=None, model_name=None, tags=None, only_published=False, include_archived=False,"
-        " max_results=None, metadata=None, *, where=None, name_regex=None, order_by=None, dialect='page')",
+        (
+            "(project_name=None, model_name=None, tags=None, only_published=False, include_archived=False,"
+            " max_results=None, metadata=None, *, where=None, name_regex=None, order_by=None, dialect='page')"
+        ),
         MORE,
     )
     for name in ("Model", "InputModel")
