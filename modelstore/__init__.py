@@ -41,8 +41,7 @@ __all__ = [
     "Task",
     "TaskTypes",
     "errors",
-    "open",
-]
+]  # not `open`: `from modelstore import *` must not hide the builtin
 
 _HOMES: Final = {
     "Field": ("modelstore.query", "Field"),

@@ -73,7 +73,7 @@ class Leases:
 
     def in_use(self) -> InUse:
         """Return what live processes hold; files of dead ones are removed on the way."""
-        entries = set(self.held)
+        entries = self.held | self._inherited
         for name in self._layout.names("leases"):
             path = self._layout.path("leases", name)
             owner = parse_owner(name)

@@ -29,6 +29,7 @@ from modelstore.errors import (
 from modelstore.index.bitmaps import bit_count
 from modelstore.index.driver import MINIMUM_VERSION, sqlite3
 from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
+from modelstore.index.turns import Turns
 from modelstore.query.evaluate import regexp
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Database:
         backups: Folder that gets a copy of the file before a migration.
         create: Make the file when it is missing. Without it, a missing file is an error.
 
+    Attributes:
+        path: The file.
+        read_only: Whether this user cannot write it.
+        generation: Grows whenever a write transaction of this process has ended, well or not.
+
     Raises:
         NewerRegistryError: A newer modelstore wrote the file.
         CorruptRegistryError: It is no SQLite database, or damaged.
@@ -103,6 +109,8 @@ class Database:
         self._connections: list[sqlite3.Connection] = []
         self._pid = os.getpid()
         self._closed = False
+        self._turns = Turns()
+        self.generation = 0
         self.read_only = False
         if sqlite3.sqlite_version_info < MINIMUM_VERSION:
             raise RegistryError(
@@ -206,6 +214,7 @@ class Database:
         self._local = threading.local()
         self._connections = []
         self._open_lock = threading.Lock()
+        self._turns = Turns()
         self._pid = os.getpid()
 
     def _connect(self) -> sqlite3.Connection:
@@ -307,7 +316,7 @@ class Database:
         if self.in_transaction:
             yield connection
             return
-        with translated(self.path):
+        with self._turns.mine(), translated(self.path):
             connection.execute("BEGIN IMMEDIATE")
             self._local.depth = 1
             try:
@@ -319,6 +328,7 @@ class Database:
                 raise
             finally:
                 self._local.depth = 0
+                self.generation += 1  # in this thread's turn: none is lost
 
     def close(self) -> None:
         """Close every connection of this process. Later use raises `RegistryError`."""

@@ -359,8 +359,8 @@ VIEWS: Final = {
     """,
     "v_history": f"""
         CREATE VIEW v_history AS
-        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ({_STAMP_MS}) / 1000.0, 'unixepoch') AS at, actor, entity_kind, entity, action,
-            changes, stamp, seq
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ({_STAMP_MS}) / 1000.0, 'unixepoch') AS at, actor, entity_kind,
+            entity, action, changes, stamp, seq
         FROM ops
     """,
 }

@@ -76,7 +76,7 @@ class Registry:
         self.folder = _folder(config.registry_uri() if uri is None else uri)
         self.actor = actor or config.actor()
         self.cache_folder = Path(cache).expanduser().absolute() if cache is not None else config.cache_folder()
-        self.version = 0
+        self._commits = 0
         self._local = threading.local()
         self._writer: tuple[int, str] | None = None
         self._parts: dict[str, Any] = {}
@@ -145,6 +145,11 @@ class Registry:
         return self.folder.as_uri()
 
     @property
+    def version(self) -> int:
+        """Grows with every write of this process, also of one that is rolled back: what was read before is old then."""
+        return self._commits + self.database.generation
+
+    @property
     def models(self) -> Models:
         """The models of this registry."""
         from modelstore.registry.models import Models
@@ -186,19 +191,21 @@ class Registry:
         if getattr(self._local, "batch", None) is not None:
             yield
             return
-        with self.database.write() as connection:
-            batch: list[tuple[int, str]] = []
-            self._local.batch = batch
-            try:
-                yield
-                if batch:
-                    connection.execute(
-                        "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
-                        (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
-                    )
-            finally:
-                self._local.batch = None
-        self.version += 1
+        try:
+            with self.database.write() as connection:
+                batch: list[tuple[int, str]] = []
+                self._local.batch = batch
+                try:
+                    yield
+                    if batch:
+                        connection.execute(
+                            "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
+                            (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
+                        )
+                finally:
+                    self._local.batch = None
+        finally:
+            self.version += 1  # after a failure too: what was read inside was never true
 
     def commit(self, drafts: Sequence[Draft]) -> list[Operation]:
         """Write changes into the journal and the index, as one transaction or as part of the one that is open.
@@ -220,7 +227,7 @@ class Registry:
                 seq = append_own(connection, sealed)
                 if batch is not None:
                     batch.append((seq, sealed.batch or ""))
-        self.version += 1
+            self._commits += 1
         return operations
 
     def _parents_of(self, kind: EntityKind, entity: str, action: Action, keys: list[str]) -> dict[str, str]:
@@ -258,7 +265,6 @@ class Registry:
         """
         with self.database.write() as connection:
             result = ingest(connection, operations)
-        self.version += 1
         return result
 
     def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
@@ -269,7 +275,6 @@ class Registry:
         """Make the index anew from the journal, in one transaction; returns the number of operations folded."""
         with self.database.write() as connection:
             count = rebuild(connection)
-        self.version += 1
         return count
 
     def select(self, statement: str) -> Selection:

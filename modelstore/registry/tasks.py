@@ -110,7 +110,7 @@ class Tasks:
         Raises:
             ProjectNotFoundError: There is none of that name; the message names the nearest.
         """
-        found = reader.projects(self._database, [name])
+        found = reader.projects(self._database, [rules.check_text("project name", name)])
         if found:
             return found[0]
         import difflib

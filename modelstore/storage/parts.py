@@ -20,7 +20,7 @@ _STEP: Final = 1 << 18  # how finely progress is told, and how soon a thread see
 _SPARE: Final = 2  # parts that may wait to be written and hashed while all connections receive
 _REPORT_S: Final = 0.1
 _FIRST_THREADS: Final = 4
-_MORE_THREADS: Final = 4
+_MORE_THREADS: Final = 12
 _BUSY_CORES: Final = 0.8  # above this much work for processors, more connections would only get in each other's way
 
 
