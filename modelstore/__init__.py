@@ -41,7 +41,8 @@ __all__ = [
     "Task",
     "TaskTypes",
     "errors",
-]  # not `open`: `from modelstore import *` must not hide the builtin
+    "open",
+]
 
 _HOMES: Final = {
     "Field": ("modelstore.query", "Field"),

@@ -191,21 +191,18 @@ class Registry:
         if getattr(self._local, "batch", None) is not None:
             yield
             return
-        try:
-            with self.database.write() as connection:
-                batch: list[tuple[int, str]] = []
-                self._local.batch = batch
-                try:
-                    yield
-                    if batch:
-                        connection.execute(
-                            "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
-                            (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
-                        )
-                finally:
-                    self._local.batch = None
-        finally:
-            self.version += 1  # after a failure too: what was read inside was never true
+        with self.database.write() as connection:
+            batch: list[tuple[int, str]] = []
+            self._local.batch = batch
+            try:
+                yield
+                if batch:
+                    connection.execute(
+                        "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
+                        (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
+                    )
+            finally:
+                self._local.batch = None
 
     def commit(self, drafts: Sequence[Draft]) -> list[Operation]:
         """Write changes into the journal and the index, as one transaction or as part of the one that is open.
@@ -264,8 +261,7 @@ class Registry:
             InvalidOperationError: One breaks the format; none was taken in.
         """
         with self.database.write() as connection:
-            result = ingest(connection, operations)
-        return result
+            return ingest(connection, operations)
 
     def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
         """Yield the journal's operations in order of arrival with their numbers, behind number ``after``."""
@@ -274,8 +270,7 @@ class Registry:
     def rebuild(self) -> int:
         """Make the index anew from the journal, in one transaction; returns the number of operations folded."""
         with self.database.write() as connection:
-            count = rebuild(connection)
-        return count
+            return rebuild(connection)
 
     def select(self, statement: str) -> Selection:
         """Run one SQL statement that reads the index, on a connection through which nothing can be changed.

@@ -23,6 +23,15 @@ Json = Callable[..., Any]
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(autouse=True)
+def no_default_registry_left() -> Iterator[None]:
+    """Close what the SDK classes opened in this process."""
+    from modelstore.sdk._context import forget_default
+
+    yield
+    forget_default()
+
+
 @pytest.fixture
 def run() -> Run:
     """Run a command line in this process."""
