@@ -43,7 +43,7 @@ def listing(process: Process) -> list[CacheEntry]:
     """Return the entries; see `Cache.ls`. Four queries, however many entries."""
     process.flush()
     index = process.index
-    sql = "SELECT entry, stored, created_ms, used_ms FROM entries ORDER BY used_ms DESC, entry"
+    sql = "SELECT entry, stored, created_ms, used_us FROM entries ORDER BY used_us DESC, entry"
     entries = index.read(lambda db: rows(db, sql))
     names = index.read(lambda db: _grouped(db, "SELECT entry, name FROM files ORDER BY entry, name"))
     uris = index.read(lambda db: _grouped(db, "SELECT entry, uri FROM uris ORDER BY entry, uri"))
@@ -57,11 +57,11 @@ def listing(process: Process) -> list[CacheEntry]:
             names=tuple(names.get(entry, ())),
             uris=tuple(uris.get(entry, ())),
             created_at=_time(created_ms),
-            last_used_at=_time(used_ms),
+            last_used_at=_time(used_us / 1000),
             in_use=entry in held,
             pinned=entry[-64:] in pins,
         )
-        for entry, stored, created_ms, used_ms in entries
+        for entry, stored, created_ms, used_us in entries
     ]
 
 
@@ -96,5 +96,5 @@ def _grouped(db: sqlite3.Connection, sql: str) -> dict[str, list[str]]:
     return grouped
 
 
-def _time(ms: int) -> datetime:
+def _time(ms: float) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)

@@ -24,7 +24,7 @@ __all__ = ["Evictor", "Removal"]
 _BATCH: Final = 256
 """Entries per transaction: others wait for the index no longer than some milliseconds."""
 _BY_AGE: Final = (
-    f"SELECT entry, stored, used_ms FROM entries WHERE (used_ms, entry) > (?, ?) ORDER BY used_ms, entry LIMIT {_BATCH}"
+    f"SELECT entry, stored, used_us FROM entries WHERE (used_us, entry) > (?, ?) ORDER BY used_us, entry LIMIT {_BATCH}"
 )
 _STALE_S: Final = 7 * 24 * 3600.0
 """Age at which unfinished downloads and quarantined files go on their own."""
@@ -138,10 +138,10 @@ class Evictor:
             held, pins = self._leases.in_use(), set(self._layout.names("pins"))
             batch = _Batch([], 0, after, more=False)
             freed = 0
-            for entry, stored, used_ms in db.execute(_BY_AGE, after):
+            for entry, stored, used_us in db.execute(_BY_AGE, after):
                 if not all_of_them and freed >= excess:
                     break
-                batch.last = (used_ms, entry)
+                batch.last = (used_us, entry)
                 batch.more = True
                 if entry in held or entry[-64:] in pins:
                     batch.kept += 1

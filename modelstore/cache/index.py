@@ -44,9 +44,9 @@ CREATE TABLE entries(
     size INTEGER NOT NULL,          -- of the content, bytes
     stored INTEGER NOT NULL,        -- on disk, bytes; more than size where a second name had to be a copy
     created_ms INTEGER NOT NULL,
-    used_ms INTEGER NOT NULL
+    used_us INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX entries_used ON entries(used_ms, entry, stored);
+CREATE INDEX entries_used ON entries(used_us, entry, stored);
 CREATE TABLE files(
     entry TEXT NOT NULL, name TEXT NOT NULL,
     inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,  -- as they were when the bytes were last known to be right
@@ -72,7 +72,12 @@ CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN
     DELETE FROM uris WHERE entry = old.entry;
 END;
 """
-_TABLES: Final = frozenset({"entries", "files", "uris", "totals"})
+_TABLES: Final = {
+    "entries": "entry, kind, size, stored, created_ms, used_us",
+    "files": "entry, name, inode, mtime_ns",
+    "uris": "key, uri, entry, name, etag, fetched_ms",
+    "totals": "kind, entries, bytes",
+}
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -180,7 +185,7 @@ class Index:
                 f"No space is left for the cache {self._layout.root!r}.", "Free some space and try again."
             ) from error
         # A database deleted under its writers can end up with another's log, hence without its tables.
-        if attempt < _ATTEMPTS and (code & 0xFF in _BROKEN or str(error).startswith("no such table")):
+        if attempt < _ATTEMPTS and (code & 0xFF in _BROKEN or str(error).startswith("no such ")):
             self._set_aside()
         elif attempt < _ATTEMPTS and (code == sqlite3.SQLITE_READONLY_DBMOVED or code & 0xFF == sqlite3.SQLITE_IOERR):
             # Deleted under us, and perhaps being made again, its old log still beside it: that settles in a moment.
@@ -256,20 +261,20 @@ class Index:
 def add_found(db: sqlite3.Connection, layout: Layout, entry: str) -> None:
     """Index an entry found on disk; its files are not believed before they are hashed."""
     folder = layout.path(entry)
-    used_ms = int(os.stat(folder).st_mtime * 1000)
+    used_us = int(os.stat(folder).st_mtime * 1_000_000)
     names = [] if entry.startswith("trees/") else layout.names(entry)
     size = max((size_on_disk(os.path.join(folder, name)) for name in names), default=0)
-    add_entry(db, entry, size_on_disk(folder) if not names else size, used_ms=used_ms)
+    add_entry(db, entry, size_on_disk(folder) if not names else size, used_us=used_us)
     # Inode 0 is nobody's: the first use compares, finds a difference, and hashes.
     db.executemany("INSERT OR IGNORE INTO files VALUES(?, ?, 0, 0)", [(entry, name) for name in names])
 
 
-def add_entry(db: sqlite3.Connection, entry: str, size: int, used_ms: int | None = None) -> None:
+def add_entry(db: sqlite3.Connection, entry: str, size: int, used_us: int | None = None) -> None:
     """Index an entry, or mark one that is there as used."""
-    now = time.time_ns() // 1_000_000
+    now = time.time_ns() // 1000
     db.execute(
-        "INSERT INTO entries VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(entry) DO UPDATE SET used_ms = excluded.used_ms",
-        (entry, entry.partition("/")[0], size, size, now, now if used_ms is None else used_ms),
+        "INSERT INTO entries VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(entry) DO UPDATE SET used_us = excluded.used_us",
+        (entry, entry.partition("/")[0], size, size, now // 1000, now if used_us is None else used_us),
     )
 
 
@@ -295,8 +300,10 @@ def _is_sound(path: str) -> bool:
         try:
             if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return False
-            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return tables >= _TABLES or not db.execute("PRAGMA user_version").fetchone()[0]
+            if db.execute("PRAGMA user_version").fetchone()[0]:
+                for table, columns in _TABLES.items():
+                    db.execute(f"SELECT {columns} FROM {table} LIMIT 1")
+            return True
         finally:
             db.close()
     except sqlite3.DatabaseError:

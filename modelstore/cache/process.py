@@ -58,10 +58,10 @@ class Process:
         if not touched or not os.path.exists(self.index.path):
             return
         started = time.time() - time.monotonic()
-        used = [(int((started + at) * 1000), entry) for entry, at in touched.items()]
+        used = [(int((started + at) * 1_000_000), entry) for entry, at in touched.items()]
 
         def job(db: sqlite3.Connection) -> None:
-            db.executemany("UPDATE entries SET used_ms = ? WHERE entry = ?", used)
+            db.executemany("UPDATE entries SET used_us = ? WHERE entry = ?", used)
             self.leases.restore()
 
         try:

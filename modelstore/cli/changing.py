@@ -64,11 +64,7 @@ def register(
     from modelstore.sdk.framework import guess_framework
     from modelstore.storage import uris
 
-    remote = "://" in source or source.lower().startswith("file:/")
-    if remote and destination is not None:
-        raise click.UsageError("--destination is for files; what is at a URI stays there")
-    if package and not remote:
-        raise click.UsageError("--package is for URIs; a folder is a package anyhow, and a file none")
+    remote = _is_uri(source, destination, package=package)
     registry = session_of(context).open(context, create=True)
     values = typed(pairs(metadata, "--metadata"))
     fields["labels"] = _numbers(pairs(labels, "--label"))
@@ -82,6 +78,16 @@ def register(
     else:
         record = register_files(registry, source, destination=destination, **common)
     print_json(records.model(registry, record)) if as_json else print_lines([record.id])
+
+
+def _is_uri(source: str, destination: str | None, *, package: bool) -> bool:
+    """Tell a URI from a path, and see that the options fit."""
+    remote = "://" in source or source.lower().startswith("file:/")
+    if remote and destination is not None:
+        raise click.UsageError("--destination is for files; what is at a URI stays there")
+    if package and not remote:
+        raise click.UsageError("--package is for URIs; a folder is a package anyhow, and a file none")
+    return remote
 
 
 def _stem(filename: str) -> str:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +34,7 @@ from modelstore.index import reader
 from modelstore.records.entities import UploadRecord
 from modelstore.registry.sources import Leftover, delete_leftovers
 from modelstore.registry.weights import Snapshot
+from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import remote_object_uri
 from modelstore.storage.uris import redact
@@ -75,7 +76,8 @@ class Uploads:
         """Begin with nothing: in a new process, and in a forked child, whose parent sees to what it began."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers = 0
+        self._ready: deque[str] = deque()
         self._running: dict[int, Future[None]] = {}
         self._models: dict[int, str] = {}
         self._queues: dict[str, deque[int]] = {}
@@ -89,9 +91,10 @@ class Uploads:
         """Move a snapshot to where it waits for its upload."""
         assert snapshot.path is not None  # noqa: S101 - only a snapshot that is still here is sent
         folder = self._registry.folder / "uploads"
-        folder.mkdir(exist_ok=True)
         target = folder / new_id()
-        os.rename(snapshot.path, target)  # step 1
+        with translated(target, writing=True):
+            folder.mkdir(exist_ok=True)
+            os.rename(snapshot.path, target)  # step 1
         snapshot.path = target
 
     def enqueue(
@@ -138,25 +141,30 @@ class Uploads:
         with self._lock:
             if upload_id in self._running and not self._running[upload_id].done():
                 return
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="modelstore-upload")
             self._running[upload_id] = Future()
             self._models[upload_id] = model_id
             queue = self._queues.setdefault(model_id, deque())
             queue.append(upload_id)
-            if len(queue) > 1:
-                return  # the thread that works on this model comes to it
-            try:
-                self._pool.submit(self._work, model_id)
+            if len(queue) == 1:  # else it is ready or being worked on, and comes back as long as something is queued
+                self._ready.append(model_id)
+            if not self._ready or self._workers >= _WORKERS:
                 return
-            except RuntimeError:
-                pass  # the interpreter is ending and starts no thread any more
-        self._work(model_id)
+            self._workers += 1
+        # No daemon and no executor: the interpreter waits for these threads before it runs its exit handlers. For those
+        # that such a handler begins it would not wait.
+        if threading.main_thread().is_alive():
+            threading.Thread(target=self._work, name="modelstore-upload").start()
+        else:
+            self._work()
 
-    def _work(self, model_id: str) -> None:
-        """Send what is queued for one model, in order. A thread waits for no other one's model."""
+    def _work(self) -> None:
+        """Send what is queued, one upload of each model in turn, those of one model in order, until nothing is left."""
         while True:
             with self._lock:
+                if not self._ready:
+                    self._workers -= 1
+                    return
+                model_id = self._ready.popleft()
                 upload_id = self._queues[model_id][0]
             try:
                 self._send(upload_id)
@@ -168,12 +176,11 @@ class Uploads:
                 queue = self._queues[model_id]
                 queue.popleft()
                 finished = self._running[upload_id]
-                ended = not queue
-                if ended:
+                if queue:
+                    self._ready.append(model_id)
+                else:
                     del self._queues[model_id]
             finished.set_result(None)
-            if ended:
-                return
 
     def _failed(self, upload_id: int, model_id: str, error: ModelStoreError) -> None:
         with self._lock:
@@ -309,17 +316,12 @@ class Uploads:
         return True
 
     def close(self) -> None:
-        """Wait for all uploads and end the threads.
+        """Wait for all uploads.
 
         Raises:
             UploadError: One failed.
         """
-        try:
-            self.wait()
-        finally:
-            if self._pool is not None and self._pid == os.getpid():
-                self._pool.shutdown(wait=True)
-                self._pool = None
+        self.wait()
 
 
 def is_alive(upload: UploadRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -338,8 +339,8 @@ def _read_text(path: Path) -> str:
     from modelstore.errors import BlobNotFoundError
 
     try:
-        return path.expanduser().read_text()
+        return Path(os.path.expanduser(path)).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BlobNotFoundError(f"There is no configuration file {str(path)!r}", "Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, no file, NUL in its name
         raise InvalidConfigurationError(f"The configuration file {str(path)!r} cannot be read as text") from error

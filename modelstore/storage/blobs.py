@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from modelstore.errors import BlobNotFoundError, ReadOnlyStorageError
+from modelstore.storage.etags import etag_of
 from modelstore.storage.failures import translated
 from modelstore.storage.filesystems import open_filesystem
-from modelstore.storage.origins import etag_of, open_origin
 from modelstore.storage.retries import retrying
 from modelstore.storage.uris import local_path, normalise, redact, scheme
 
@@ -49,6 +49,8 @@ def stat(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None 
     whole = normalise(uri)
     with translated(whole):
         if scheme(whole) in {"http", "https"}:
+            from modelstore.storage.origins import open_origin
+
             origin = open_origin(whole, storage_options)
             try:
                 retrying(origin.look)

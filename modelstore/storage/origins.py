@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from modelstore.storage.etags import etag_of
 from modelstore.storage.filesystems import open_filesystem
 from modelstore.storage.uris import scheme, split_chain
 from modelstore.storage.webclient import HttpStatusError, Response, TruncatedError, WebClient
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["ChangedError", "FsspecOrigin", "Origin", "Reader", "WebOrigin", "etag_of", "open_origin"]
+__all__ = ["ChangedError", "FsspecOrigin", "Origin", "Reader", "WebOrigin", "open_origin"]
 
 _MEBIBYTE: Final = 1 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
@@ -277,15 +278,6 @@ class _Stream:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def etag_of(info: Mapping[str, Any]) -> str | None:
-    """Return what identifies the content of an object among what its driver tells about it, or None."""
-    for key in ("ETag", "etag", "e_tag", "generation", "md5Hash", "content_md5"):
-        value = info.get(key)
-        if isinstance(value, str | int) and value != "":
-            return str(value)
-    return None
 
 
 def _content_range(headers: Mapping[str, str] | HTTPMessage) -> tuple[int, int | None, int | None]:

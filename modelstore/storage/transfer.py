@@ -1,70 +1,24 @@
-"""Bringing an object to this machine: in parallel ranges where it pays, hashed as it arrives, continued after failures.
-
-Parts are received into memory by several threads and appended to the file in order by one, so that the file is at
-every moment the beginning of the object and nothing else: that is what makes it resumable without any bookkeeping.
-"""
+"""Bringing an object to this machine: whole, verified, and never half visible under its name."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
-from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
-from modelstore.errors import IntegrityError, ModelStoreError
+from modelstore.errors import IntegrityError
+from modelstore.storage.downloads import Download, Resumable, check_size
 from modelstore.storage.failures import translated
-from modelstore.storage.fingerprints import Fingerprint, Hasher, Progress, copy_hashed, hash_file
+from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, hash_file
 from modelstore.storage.objects import fsync_folder
-from modelstore.storage.origins import ChangedError, Origin, open_origin
-from modelstore.storage.parts import Parts, Single, Stream
 from modelstore.storage.retries import Patience
 from modelstore.storage.uris import local_path, normalise, redact
-from modelstore.storage.webclient import TruncatedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Download", "Fingerprint", "Progress", "Resumable", "copy_hashed", "download", "fetch", "hash_file"]
-
-_MEBIBYTE: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """What came.
-
-    Attributes:
-        fingerprint: Of the bytes in the file.
-        etag: What identified the content at its origin; None if nothing did.
-        received_bytes: How many of them came over the network this time.
-    """
-
-    fingerprint: Fingerprint
-    etag: str | None
-    received_bytes: int
-
-
-class Resumable(Protocol):
-    """What is known about an unfinished file, and where it is noted.
-
-    Attributes:
-        etag: Of the object whose beginning the file holds; None when it holds nothing.
-        total_bytes: That object's length, if known.
-    """
-
-    @property
-    def etag(self) -> str | None:
-        """See above."""
-
-    @property
-    def total_bytes(self) -> int | None:
-        """See above."""
-
-    def begin(self, etag: str | None, total_bytes: int | None) -> None:
-        """Note what the file will be the beginning of; called before its first byte."""
 
 
 def download(
@@ -154,16 +108,19 @@ def fetch(
     if source is not None:
         target.unlink(missing_ok=True)
         copied = copy_hashed(source, target, progress, durable=False)
-        _check_size(uri, expected_size, copied.size)
+        check_size(uri, expected_size, copied.size)
         return Download(copied, None, 0)
     whole = normalise(uri)
+    from modelstore.storage.filling import Filling  # loads the network's half: 40 ms that local paths never pay
+    from modelstore.storage.origins import open_origin
+
     with translated(whole):
         origin = open_origin(whole, storage_options)
         try:
             with translated(target, writing=True):
                 descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                return _Filling(origin, whole, target, descriptor, partial, progress, patience or Patience()).run(
+                return Filling(origin, whole, target, descriptor, partial, progress, patience or Patience()).run(
                     expected_size
                 )
             finally:
@@ -179,155 +136,3 @@ def fsync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check_size(uri: object, expected: int | None, found: int | None) -> None:
-    if expected is not None and found is not None and expected != found:
-        raise IntegrityError(
-            f"{redact(uri)!r} has {found} bytes, not the {expected} recorded for it.",
-            "It was changed or damaged where it is kept.",
-        )
-
-
-class _Filling:
-    """One file being filled from one origin."""
-
-    def __init__(
-        self,
-        origin: Origin,
-        uri: str,
-        target: Path,
-        descriptor: int,
-        partial: Resumable | None,
-        progress: Progress | None,
-        patience: Patience,
-    ) -> None:
-        self._origin, self._uri, self._target, self._descriptor = origin, uri, target, descriptor
-        self._partial, self._progress, self._patience = partial, progress, patience
-        self._received = 0
-
-    def run(self, expected_size: int | None) -> Download:
-        start = self._kept()
-        patience = self._patience.fresh()
-        in_one = looked = False
-        while True:
-            try:
-                looked = False
-                self._origin.look(start, in_one=in_one)
-                looked = True
-                _check_size(self._uri, expected_size, self._origin.size)
-                return self._attempt(start, expected_size, in_one=in_one)
-            except ModelStoreError:
-                raise
-            except Exception as error:
-                # Where reading can begin anywhere, each part has been patient for itself already.
-                final = looked and self._origin.ranged and not isinstance(error, ChangedError)
-                if final or not patience.after(error):
-                    raise
-                # Servers whose ETag differs from answer to answer still serve one whole stream.
-                in_one = in_one or isinstance(error, ChangedError)
-                start = 0 if looked else start
-
-    def _kept(self) -> int:
-        return os.fstat(self._descriptor).st_size if self._partial is not None and self._partial.etag else 0
-
-    def _attempt(self, start: int, expected_size: int | None, *, in_one: bool) -> Download:
-        origin = self._origin
-        if start and not self._continues(start):
-            start = 0
-            origin.look(0, in_one=in_one)
-        if not start:
-            with translated(self._target, writing=True):
-                os.ftruncate(self._descriptor, 0)
-            if self._partial is not None:
-                self._partial.begin(origin.etag, origin.size)
-        sink = _Sink(self._descriptor, self._target, start)
-        try:
-            self._bring(sink, start, in_one=in_one)
-        finally:
-            fingerprint = sink.finish()
-        if origin.size is not None and fingerprint.size != origin.size:
-            raise TruncatedError(f"{fingerprint.size} bytes came of {origin.size}")
-        _check_size(self._uri, expected_size, fingerprint.size)
-        return Download(fingerprint, origin.etag, self._received)
-
-    def _continues(self, start: int) -> bool:
-        origin = self._origin
-        same = self._partial is not None and origin.etag is not None and origin.etag == self._partial.etag
-        return same and origin.ranged and origin.size is not None and origin.size >= start
-
-    def _bring(self, sink: _Sink, start: int, *, in_one: bool) -> None:
-        origin, size = self._origin, self._origin.size
-        before = self._received
-        if size is not None and size == start and origin.ranged:
-            return
-        if in_one or size is None or not origin.ranged or origin.connections == 1:
-            parts: Parts = Stream(origin, start, None if in_one or not origin.ranged else size, self._patience)
-        elif size - start <= origin.part_bytes:
-            parts = Single(origin, start, size, self._patience, lambda received: self._report(start + received))
-        else:
-            parts = Parts(origin, start, size, self._patience)
-        try:
-            for part in parts:
-                if part is not None:
-                    sink.take(part, parts.release)
-                self._received = before + parts.received
-                self._report(start + parts.received)
-        finally:
-            self._received = before + parts.received
-            parts.close()
-        origin.recheck()
-
-    def _report(self, done: int) -> None:
-        if self._progress is not None:
-            self._progress(done, self._origin.size)
-
-
-class _Sink:
-    """Appends to the file, and hashes in another thread what has been appended."""
-
-    def __init__(self, descriptor: int, target: Path, start: int) -> None:
-        self._descriptor, self._target, self._position = descriptor, target, start
-        self._hasher = Hasher()
-        self._queue: SimpleQueue[tuple[memoryview, Any] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        if start:
-            self._take_in(start)
-
-    def take(self, part: memoryview, release: Any) -> None:
-        """Append ``part``; ``release`` is called with it when it is no longer needed."""
-        with translated(self._target, writing=True):
-            done = 0
-            while done < len(part):
-                done += os.pwrite(self._descriptor, part[done:], self._position + done)
-        self._position += len(part)
-        if self._thread is None and len(part) < _MEBIBYTE:
-            self._hasher.update(part)  # cheaper than waking anybody
-            release(part)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._hash, name="modelstore-hash", daemon=True)
-            self._thread.start()
-        self._queue.put((part, release))
-
-    def finish(self) -> Fingerprint:
-        """Return the fingerprint of the whole file."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-        return self._hasher.fingerprint()
-
-    def _hash(self) -> None:
-        while (item := self._queue.get()) is not None:
-            part, release = item
-            self._hasher.update(part)
-            release(part)
-
-    def _take_in(self, end: int) -> None:
-        buffer = memoryview(bytearray(_MEBIBYTE))
-        done = 0
-        with translated(self._target):
-            while done < end and (count := os.preadv(self._descriptor, [buffer[: end - done]], done)):
-                self._hasher.update(buffer[:count])
-                done += count

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import BlobNotFoundError, IntegrityError, ReadOnlyStorageError, UploadError
+from modelstore.storage.etags import etag_of
 from modelstore.storage.failures import translated
 from modelstore.storage.filesystems import open_filesystem
 from modelstore.storage.fingerprints import copy_hashed, hash_file
 from modelstore.storage.objects import fsync_folder, remote_object_uri
-from modelstore.storage.origins import etag_of
 from modelstore.storage.retries import Patience
 from modelstore.storage.uris import local_path, normalise, redact, scheme
 

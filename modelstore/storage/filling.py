@@ -1,0 +1,171 @@
+"""Filling one file from one origin: hashed as it arrives, continued after failures.
+
+Parts are received into memory by several threads and appended to the file in order by one, so that the file is at
+every moment the beginning of the object and nothing else: that is what makes it resumable without any bookkeeping.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final
+
+from modelstore.errors import ModelStoreError
+from modelstore.storage.downloads import Download, Resumable, check_size
+from modelstore.storage.failures import translated
+from modelstore.storage.fingerprints import Fingerprint, Hasher, Progress
+from modelstore.storage.origins import ChangedError, Origin
+from modelstore.storage.parts import Parts, Single, Stream
+from modelstore.storage.retries import Patience
+from modelstore.storage.webclient import TruncatedError
+
+__all__ = ["Filling"]
+
+_MEBIBYTE: Final = 1 << 20
+
+
+class Filling:
+    """One file being filled from one origin; `run` once."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        uri: str,
+        target: Path,
+        descriptor: int,
+        partial: Resumable | None,
+        progress: Progress | None,
+        patience: Patience,
+    ) -> None:
+        self._origin, self._uri, self._target, self._descriptor = origin, uri, target, descriptor
+        self._partial, self._progress, self._patience = partial, progress, patience
+        self._received = 0
+
+    def run(self, expected_size: int | None) -> Download:
+        """Fill it; see `modelstore.storage.transfer.fetch`."""
+        start = self._kept()
+        patience = self._patience.fresh()
+        in_one = looked = False
+        while True:
+            try:
+                looked = False
+                self._origin.look(start, in_one=in_one)
+                looked = True
+                check_size(self._uri, expected_size, self._origin.size)
+                return self._attempt(start, expected_size, in_one=in_one)
+            except ModelStoreError:
+                raise
+            except Exception as error:
+                # Where reading can begin anywhere, each part has been patient for itself already.
+                final = looked and self._origin.ranged and not isinstance(error, ChangedError)
+                if final or not patience.after(error):
+                    raise
+                # Servers whose ETag differs from answer to answer still serve one whole stream.
+                in_one = in_one or isinstance(error, ChangedError)
+                start = 0 if looked else start
+
+    def _kept(self) -> int:
+        return os.fstat(self._descriptor).st_size if self._partial is not None and self._partial.etag else 0
+
+    def _attempt(self, start: int, expected_size: int | None, *, in_one: bool) -> Download:
+        origin = self._origin
+        if start and not self._continues(start):
+            start = 0
+            origin.look(0, in_one=in_one)
+        if not start:
+            with translated(self._target, writing=True):
+                os.ftruncate(self._descriptor, 0)
+            if self._partial is not None:
+                self._partial.begin(origin.etag, origin.size)
+        sink = _Sink(self._descriptor, self._target, start)
+        try:
+            self._bring(sink, start, in_one=in_one)
+        finally:
+            fingerprint = sink.finish()
+        if origin.size is not None and fingerprint.size != origin.size:
+            raise TruncatedError(f"{fingerprint.size} bytes came of {origin.size}")
+        check_size(self._uri, expected_size, fingerprint.size)
+        return Download(fingerprint, origin.etag, self._received)
+
+    def _continues(self, start: int) -> bool:
+        origin = self._origin
+        same = self._partial is not None and origin.etag is not None and origin.etag == self._partial.etag
+        return same and origin.ranged and origin.size is not None and origin.size >= start
+
+    def _bring(self, sink: _Sink, start: int, *, in_one: bool) -> None:
+        origin, size = self._origin, self._origin.size
+        before = self._received
+        if size is not None and size == start and origin.ranged:
+            return
+        if in_one or size is None or not origin.ranged or origin.connections == 1:
+            parts: Parts = Stream(origin, start, None if in_one or not origin.ranged else size, self._patience)
+        elif size - start <= origin.part_bytes:
+            parts = Single(origin, start, size, self._patience, lambda received: self._report(start + received))
+        else:
+            parts = Parts(origin, start, size, self._patience)
+        try:
+            for part in parts:
+                if part is not None:
+                    sink.take(part, parts.release)
+                self._received = before + parts.received
+                self._report(start + parts.received)
+        finally:
+            self._received = before + parts.received
+            parts.close()
+        origin.recheck()
+
+    def _report(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._origin.size)
+
+
+class _Sink:
+    """Appends to the file, and hashes in another thread what has been appended."""
+
+    def __init__(self, descriptor: int, target: Path, start: int) -> None:
+        self._descriptor, self._target, self._position = descriptor, target, start
+        self._hasher = Hasher()
+        self._queue: SimpleQueue[tuple[memoryview, Any] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if start:
+            self._take_in(start)
+
+    def take(self, part: memoryview, release: Any) -> None:
+        """Append ``part``; ``release`` is called with it when it is no longer needed."""
+        with translated(self._target, writing=True):
+            done = 0
+            while done < len(part):
+                done += os.pwrite(self._descriptor, part[done:], self._position + done)
+        self._position += len(part)
+        if self._thread is None and len(part) < _MEBIBYTE:
+            self._hasher.update(part)  # cheaper than waking anybody
+            release(part)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._hash, name="modelstore-hash", daemon=True)
+            self._thread.start()
+        self._queue.put((part, release))
+
+    def finish(self) -> Fingerprint:
+        """Return the fingerprint of the whole file."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        return self._hasher.fingerprint()
+
+    def _hash(self) -> None:
+        while (item := self._queue.get()) is not None:
+            part, release = item
+            self._hasher.update(part)
+            release(part)
+
+    def _take_in(self, end: int) -> None:
+        buffer = memoryview(bytearray(_MEBIBYTE))
+        done = 0
+        with translated(self._target):
+            while done < end and (count := os.preadv(self._descriptor, [buffer[: end - done]], done)):
+                self._hasher.update(buffer[:count])
+                done += count
