@@ -425,8 +425,9 @@ def test_configurations_are_kept_as_they_are(task: Task, make_file: MakeFile) ->
     assert sorted(task.get_configuration_objects()) == ["General", "file", "list", "text"]
     assert task.get_configuration_object("nope") is None
     assert task.get_configuration_object_as_dict("nope") is None
+    task.set_configuration_object("text", config_text="{ x: [")
     with pytest.raises(InvalidConfigurationError):
-        task.get_configuration_object_as_dict("file")
+        task.get_configuration_object_as_dict("text")
 
 
 @pytest.mark.parametrize("configuration", [5, None, {"a": object()}, {1, 2}])
