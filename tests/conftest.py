@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# A forked child that hangs holds the pipes of the whole run open; the timeout of the test does not reach it.
+_CHILD_LIFE_S = 110
+
+
+def _die_in_time() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_CHILD_LIFE_S)
+
+
+os.register_at_fork(after_in_child=_die_in_time)
 
 # Settings of whoever runs the tests that would change what the tests see.
 _FOREIGN = ("MODELSTORE_", "CLEARML_", "AWS_", "GOOGLE_", "GCLOUD_", "AZURE_", "STORAGE_EMULATOR_", "FSSPEC_")

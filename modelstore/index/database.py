@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from modelstore.errors import (
     StorageFullError,
 )
 from modelstore.index.bitmaps import bit_count
-from modelstore.index.driver import MINIMUM_VERSION, sqlite3
+from modelstore.index.driver import MINIMUM_VERSION, connect, sqlite3
 from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
 from modelstore.index.turns import Turns
 from modelstore.query.evaluate import regexp
@@ -79,6 +79,24 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
     return RegistryError(f"The registry database {path} refused: {text}")
 
 
+class _Held:
+    """Closes a thread's connection when the thread is gone: else each upload, and each thread of a pool, leaves one."""
+
+    def __init__(self, connection: sqlite3.Connection, others: list[sqlite3.Connection]) -> None:
+        self._connection, self._others, self._pid = connection, others, os.getpid()
+
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # os may be gone when the interpreter ends
+        if getpid() != self._pid:
+            _inherited.append(self._connection)  # a fork ends the parent's other threads here, see `_forget_parent`
+            return
+        with suppress(ValueError):
+            self._others.remove(self._connection)
+        self._connection.close()
+
+
+_inherited: list[sqlite3.Connection] = []
+
+
 class Database:
     """One registry database, for any number of threads and forked children of this process.
 
@@ -117,8 +135,12 @@ class Database:
                 f"SQLite {sqlite3.sqlite_version} is too old; {'.'.join(map(str, MINIMUM_VERSION))} is needed",
                 'Install a newer one with: pip install "modelstore-local[newsqlite]"',
             )
-        with translated(path):
-            self._prepare(create=create)
+        try:
+            with translated(path):
+                self._prepare(create=create)
+        except BaseException:
+            self.close()
+            raise
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +211,7 @@ class Database:
         self._backups.mkdir(parents=True, exist_ok=True)
         version = self._version(connection)
         target = self._backups / f"registry-format{version}-{os.urandom(4).hex()}.db"
-        with sqlite3.connect(target) as copy:
+        with connect(target) as copy:
             connection.backup(copy)
         copy.close()
 
@@ -203,9 +225,10 @@ class Database:
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = self._connect()
-            self._local.connection = found
             with self._open_lock:
                 self._connections.append(found)
+            self._local.connection = found
+            self._local.held = _Held(found, self._connections)
         return found
 
     def _forget_parent(self) -> None:
@@ -221,11 +244,13 @@ class Database:
         with translated(self.path):
             if self.read_only:
                 return self.connect_read_only()
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL}")
-            return self._furnish(connection)
+            connection = connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL}")
+                return self._furnish(connection)
+            except BaseException:
+                connection.close()
+                raise
 
     def connect_read_only(self) -> sqlite3.Connection:
         """Return a connection of the caller's own, through which nothing can be written; the caller closes it.
@@ -238,14 +263,15 @@ class Database:
         for options in ("mode=ro", "mode=ro&immutable=1"):
             # A WAL database in a folder without write permission opens only as immutable, unless a writer has it open.
             uri = f"file:{quote(str(self.path))}?{options}"
-            connection = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
+            connection = connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
                 connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             except sqlite3.OperationalError:
                 connection.close()
                 continue
+            except BaseException:
+                connection.close()
+                raise
             return self._furnish(connection)
         raise ReadOnlyRegistryError(f"The registry database {self.path} cannot be read", "Check its permissions.")
 

@@ -1,12 +1,21 @@
-"""The one place that decides which SQLite is used.
+"""The one place that decides which SQLite is used, and how its calls and a fork of the process keep apart.
 
 `pysqlite3`, when installed, brings a newer SQLite than Python's own; sqlite-utils prefers it too, and its exception
 classes are not those of the standard module. So nothing else imports `sqlite3`.
+
+SQLite has locks of its own that belong to the whole process. A child that is forked while another thread holds one of
+them (it opens a connection, say, because a background upload begins) would wait for ever in its first use of SQLite.
+So a fork first waits until no thread is inside SQLite, and no thread enters while the process is being forked. It waits
+a second at the most: a thread that SQLite lets wait for another process's transaction holds none of those locks.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,7 +25,116 @@ else:
     except ImportError:
         import sqlite3
 
-__all__ = ["MINIMUM_VERSION", "sqlite3"]
+__all__ = ["MINIMUM_VERSION", "Connection", "connect", "sqlite3"]
 
 MINIMUM_VERSION = (3, 37, 0)
 """STRICT tables came with this version of SQLite."""
+
+_FORK_WAIT_S: Final = 1.0
+
+_opening = threading.RLock()  # reentrant: collecting garbage while one is opened may close another
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor whose calls and forks exclude each other."""
+
+    connection: Connection
+
+    def execute(self, *arguments: Any) -> Cursor:
+        """Run one statement."""
+        with self.connection.inside:
+            super().execute(*arguments)
+        return self
+
+    def executemany(self, *arguments: Any) -> Cursor:
+        """Run one statement for each of several sets of parameters."""
+        with self.connection.inside:
+            super().executemany(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        """Return the next row; None after the last."""
+        with self.connection.inside:
+            return super().fetchone()
+
+    def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
+        """Return the next rows."""
+        with self.connection.inside:
+            return super().fetchmany(*arguments, **options)
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        with self.connection.inside:
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self.connection.inside:
+            return super().__next__()
+
+
+class Connection(sqlite3.Connection):
+    """A connection whose calls and forks exclude each other; for one thread at a time.
+
+    Attributes:
+        inside: Held by the thread that is in a call, which may be entered again by a generator of parameters.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.inside = threading.RLock()
+        super().__init__(*arguments, **options)
+
+    def cursor(self, factory: Any = Cursor) -> Any:
+        """Return a cursor."""
+        return super().cursor(factory)
+
+    def execute(self, *arguments: Any) -> Cursor:
+        """Run one statement with a new cursor."""
+        cursor: Cursor = self.cursor()
+        return cursor.execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Cursor:
+        """Run one statement for each of several sets of parameters, with a new cursor."""
+        cursor: Cursor = self.cursor()
+        return cursor.executemany(*arguments)
+
+    def close(self) -> None:
+        """Close it; closing twice is the same as once."""
+        with _opening:
+            super().close()
+
+
+def connect(database: Any, **options: Any) -> Connection:
+    """Return a connection; the arguments are those of `sqlite3.connect`."""
+    with _opening:
+        connection: Connection = sqlite3.connect(database, factory=Connection, **options)
+        _connections.add(connection)
+        return connection
+
+
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    deadline = time.monotonic() + _FORK_WAIT_S
+    if _opening.acquire(timeout=_FORK_WAIT_S):
+        _held.append(_opening)
+    for connection in _connections.copy():
+        if connection.inside.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            _held.append(connection.inside)  # noqa: PERF401 - what is held so far must be known if this is interrupted
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    global _opening, _connections  # noqa: PLW0603 - a lock that another thread held stays held here: all begins anew
+    _held.clear()
+    _opening = threading.RLock()
+    _connections = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
