@@ -94,10 +94,12 @@ class Registry:
             )
         path = self.folder / FORMAT_FILE
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             self._create(path, create=create)
             return
+        except NotADirectoryError as error:
+            raise InvalidRequestError(f"{self.folder} is no folder", "Name a folder for the registry.") from error
         except OSError as error:
             raise ReadOnlyRegistryError(
                 f"{path} cannot be read ({error.strerror})", "Check its permissions."

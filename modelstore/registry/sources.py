@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from stat import S_ISREG
 from typing import Self
@@ -13,7 +14,7 @@ from typing import Self
 from modelstore.errors import BlobNotFoundError, InvalidRequestError
 from modelstore.storage.objects import sanitise_filename
 
-__all__ = ["Leftover", "Source", "delete_leftovers"]
+__all__ = ["Leftover", "Source", "delete_leftovers", "user_path"]
 
 logger = logging.getLogger("modelstore")
 
@@ -116,6 +117,18 @@ def _checked_name(name: object) -> str:
     if "/" in name or "\\" in name or "\0" in name:
         raise InvalidRequestError(f"The file name {name!r:.80} contains a path separator or NUL", "Give a name alone.")
     return sanitise_filename(name)
+
+
+def user_path(value: object) -> Path:
+    """Return what a user gave as a path; "~" is the home folder.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    text = value if isinstance(value, str) else os.fsdecode(value) if isinstance(value, (bytes, PathLike)) else None
+    if text is None or "\0" in text:
+        raise InvalidRequestError(f"{value!r:.80} is no path")
+    return Path(os.path.expanduser(text))
 
 
 def delete_leftovers(leftovers: Iterable[Leftover], spared: Iterable[Path]) -> None:

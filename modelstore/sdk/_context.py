@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -74,8 +74,7 @@ class _State:
 
     Attributes:
         lock: Held while any of it changes.
-        default: The registry that is used outside of all blocks.
-        default_uri: What it was opened by.
+        defaults: Registries that were used outside of all blocks, by what they were opened by; usually one.
         blocks: Registries whose blocks the main thread is in, the innermost last.
         main_tasks: The current task of each registry, at most one each.
         owned: Tasks that this process began and closes at its end.
@@ -83,8 +82,7 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.default: Registry | None = None
-        self.default_uri: str | None = None
+        self.defaults: dict[str, Registry] = {}
         self.blocks: list[Registry] = []
         self.main_tasks: list[Task] = []
         self.owned: list[Task] = []
@@ -112,10 +110,10 @@ def current_registry() -> Registry:
         return state.blocks[-1]
     uri = config.registry_uri()
     with state.lock:
-        if state.default is None or state.default_uri != uri:
-            state.default = Registry(uri)
-            state.default_uri = uri
-        return state.default
+        found = state.defaults.get(uri)
+        if found is None:
+            found = state.defaults[uri] = Registry(uri)
+        return found
 
 
 def current_task() -> Task | None:
@@ -127,11 +125,15 @@ def current_task() -> Task | None:
 
 
 def forget_default() -> None:
-    """Close the default registry, so that the next use opens it anew."""
-    with state.lock:
-        default, state.default, state.default_uri = state.default, None, None
-    if default is not None:
-        default.close()
+    """Close the default registry, so that the next use opens it anew; also those that were the default before.
+
+    Raises:
+        UploadError: An upload failed; all are closed all the same.
+    """
+    with state.lock, ExitStack() as closing:
+        for registry in state.defaults.values():
+            closing.callback(registry.close)
+        state.defaults = {}
 
 
 def open_registry(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import BlobNotFoundError, InvalidRequestError, PublishedModelError
 from modelstore.registry import rules
-from modelstore.registry.sources import Leftover, Source, delete_leftovers
+from modelstore.registry.sources import Leftover, Source, delete_leftovers, user_path
 from modelstore.sdk.framework import guess_framework
 from modelstore.sdk.output_draft import OutputDraft
 from modelstore.storage import uris
@@ -197,7 +197,8 @@ class OutputModel(OutputDraft):
 
         Args:
             weights_filename: File to store; a folder is stored as a package.
-            upload_uri: Where to; None takes `set_upload_destination`, the task's `output_uri`, or the registry.
+            upload_uri: Where to, from now on; None takes `set_upload_destination`, the task's `output_uri`, or the
+                registry.
             target_filename: Name to store it under; None keeps its own. The ending of the file is kept.
             auto_delete_file: Delete the file afterwards, once the stored bytes are verified.
             register_uri: URI of bytes that exist elsewhere, in place of a file; they are not read.
@@ -229,7 +230,7 @@ class OutputModel(OutputDraft):
             return self._register_uri(
                 register_uri, iteration, update_comment=update_comment, is_package=bool(is_package)
             )
-        path = _path(weights_filename)
+        path = user_path(weights_filename)
         if os.path.isdir(path):
             return self.update_weights_package(
                 weights_path=path,
@@ -290,9 +291,9 @@ class OutputModel(OutputDraft):
         target = target_filename or _PACKAGE_NAME
         target = target if target.lower().endswith(".zip") else f"{target}.zip"
         if weights_path is not None:
-            source = Source.folder(_path(weights_path), target)
+            source = Source.folder(user_path(weights_path), target)
         else:
-            source = Source.files([_path(one) for one in weights_filenames or ()], target)
+            source = Source.files([user_path(one) for one in weights_filenames or ()], target)
         return self._store(
             source,
             {"package": True, "iteration": iteration},
@@ -327,12 +328,12 @@ class OutputModel(OutputDraft):
     ) -> str:
         registry, weights = self._registry, self._registry.weights
         destination = self._destination(upload_uri)
-        if upload_uri:
-            self._upload_uri = destination
         comment = source.name if update_comment else None
         leftovers = source.leftovers if auto_delete else ()
         if destination is not None and background:
-            return self._store_later(source, fields, destination, leftovers, comment)
+            url = self._store_later(source, fields, destination, leftovers, comment)
+            self._upload_uri = destination if upload_uri else self._upload_uri
+            return url
         self._wait_for_former()
         while True:
             with weights.snapshot(source) as snapshot:
@@ -340,6 +341,7 @@ class OutputModel(OutputDraft):
             # False when the last other use of these bytes was removed, and they with it, since they were stored.
             if self._write(fields | stored.fields(), source.name, comment=comment):
                 break
+        self._upload_uri = destination if upload_uri else self._upload_uri
         delete_leftovers(leftovers, (registry.folder, registry.cache_folder))
         return weights.physical(stored.uri)
 
@@ -431,14 +433,6 @@ class OutputModel(OutputDraft):
         from modelstore.sdk._context import current_registry
 
         current_registry().weights.wait(None, timeout=timeout, count=max_num_uploads)
-
-
-def _path(value: object) -> Path:
-    """Return what a user gave as a path; "~" is the home folder."""
-    text = value if isinstance(value, str) else os.fsdecode(value) if isinstance(value, (bytes, PathLike)) else None
-    if text is None or "\0" in text:
-        raise InvalidRequestError(f"{value!r:.80} is no path")
-    return Path(os.path.expanduser(text))
 
 
 def _snapshot_comment(comment: str | None, filename: str) -> str:

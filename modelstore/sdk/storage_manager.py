@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from os import PathLike
-from pathlib import Path
 
 from modelstore.errors import ModelStoreError
 from modelstore.records.entities import ModelRecord
-from modelstore.registry.weights import Source
+from modelstore.registry.sources import Source, user_path
 from modelstore.sdk._context import current_registry
 
 __all__ = ["StorageManager"]
@@ -62,14 +61,16 @@ class StorageManager:
             retries: Accepted for compatibility; passing failures are retried for a while anyway.
 
         Raises:
+            InvalidRequestError: It is no file, or the URI cannot be understood.
             StorageError: It could not be sent.
         """
         _ = wait_for_upload, retries
         from modelstore.storage.uploads import upload
+        from modelstore.storage.uris import normalise
 
-        source = Source.file(Path(local_file).expanduser(), None)
-        assert source.path is not None  # noqa: S101 - Source.file has one
-        upload(source.path, remote_url)
+        path = user_path(local_file)
+        Source.file(path, None)  # says what is wrong with it
+        upload(path, normalise(remote_url))
         return remote_url
 
 
