@@ -190,6 +190,7 @@ def _is_foreign(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        return os.strerror(error.errno)
+        # Names that cannot be resolved have negative numbers of their own.
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror
     text = " ".join(redact(error).split())
     return f"{type(error).__name__}{f' ({text[:300]})' if text else ''}".rstrip(".")

@@ -269,7 +269,9 @@ def test_an_interrupt_ends_a_long_query_with_130_and_without_a_traceback(run: Ru
 
 # Says when the statement has begun: its first step of many opcodes has been made.
 _ANNOUNCING = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from modelstore.index import readonly
 def announce(go_on=readonly._continue, said=[]):
     if not said:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import importlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,12 @@ def test_a_path_that_is_a_folder_is_told_as_such(tmp_path: Path) -> None:
     """From the operating system's own words."""
     with pytest.raises(InvalidRequestError, match="folder"), translated(tmp_path):
         tmp_path.open("rb")
+
+
+def test_a_host_that_nobody_knows_is_told_in_words() -> None:
+    """The numbers of the resolver's errors are not those of the system's."""
+    with (
+        pytest.raises(StorageUnavailableError, match="Name or service not known"),
+        translated("https://nowhere.invalid/x"),
+    ):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
