@@ -169,13 +169,21 @@ def models_of_task(database: Database, task_id: str) -> list[str]:
     return [row[0] for row in rows if row[0]]
 
 
-def projects(database: Database, names: Iterable[str] | None = None) -> list[ProjectRecord]:
-    """Return projects by name, or all that anything belongs to, sorted by name."""
+def projects(database: Database, names: Iterable[str] | None = None, *, counted: bool = False) -> list[ProjectRecord]:
+    """Return projects by name, or all that anything belongs to, sorted by name.
+
+    Args:
+        database: The index.
+        names: Only these; None for all.
+        counted: Count their models and tasks, which takes the longer the more there are.
+    """
     wanted = None if names is None else json.dumps(list(names))
-    rows = database.all(
-        "SELECT p.id, p.name, p.description, p.output_uri,"
-        " (SELECT count(*) FROM models AS m WHERE m.project = p.key AND m.state = 0),"
+    counts = (
+        "(SELECT count(*) FROM models AS m WHERE m.project = p.key AND m.state = 0),"
         " (SELECT count(*) FROM tasks AS t WHERE t.project = p.key AND t.state = 0)"
+    )
+    rows = database.all(
+        f"SELECT p.id, p.name, p.description, p.output_uri, {counts if counted else 'NULL, NULL'}"
         " FROM projects AS p WHERE p.name IS NOT NULL AND (? IS NULL OR p.name IN (SELECT value FROM json_each(?)))"
         " ORDER BY p.name",
         (wanted, wanted),

@@ -130,14 +130,14 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProjectRecord:
-    """One project; `models` and `tasks` count what is neither archived nor deleted."""
+    """One project; `models` and `tasks` count what is neither archived nor deleted, None where nobody counted."""
 
     id: str
     name: str
     description: str | None
     output_uri: str | None
-    models: int
-    tasks: int
+    models: int | None
+    tasks: int | None
 
 
 @dataclass(frozen=True, slots=True)

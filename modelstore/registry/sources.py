@@ -131,7 +131,7 @@ def user_path(value: object) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def delete_leftovers(leftovers: Iterable[Leftover], spared: Iterable[Path]) -> None:
+def delete_leftovers(leftovers: Sequence[Leftover], spared: Iterable[Path]) -> None:
     """Delete files of the user's that are stored now, and folders that are empty then.
 
     What changed since it was stored, lies in a folder of our own, or cannot be deleted stays; a warning says so.
@@ -140,7 +140,7 @@ def delete_leftovers(leftovers: Iterable[Leftover], spared: Iterable[Path]) -> N
         leftovers: Files before the folders that hold them.
         spared: Folders in which nothing is deleted.
     """
-    own = [os.path.realpath(folder) for folder in spared]
+    own = [os.path.realpath(folder) for folder in spared] if leftovers else []
     for leftover in leftovers:
         real = os.path.join(os.path.realpath(os.path.dirname(leftover.path)), os.path.basename(leftover.path))
         if any(real == folder or real.startswith(f"{folder}/") for folder in own):

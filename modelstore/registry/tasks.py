@@ -126,14 +126,16 @@ class Tasks:
         Raises:
             ProjectNotFoundError: It has the form of an id, and there is no such project.
         """
-        name = next((record.name for record in self.projects() if value in (record.id, record.name)), None)
+        name = next(
+            (record.name for record in reader.projects(self._database) if value in (record.id, record.name)), None
+        )
         if name is None and is_id(value):
             raise ProjectNotFoundError(f"No project has the id {value} in {self._registry.folder}", "Give its name.")
         return name if name is not None else value
 
     def projects(self) -> list[ProjectRecord]:
-        """Return every project, sorted by name."""
-        return reader.projects(self._database)
+        """Return every project, sorted by name, with the numbers of its models and tasks."""
+        return reader.projects(self._database, counted=True)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -72,9 +72,10 @@ class OutputDraft(BaseModel):
         return self._reserved_id
 
     def _record(self) -> ModelRecord:
-        if self._model_id is not None:
-            return super()._record()
-        values = self._values()
+        return super()._record() if self._model_id is not None else self._drafted(self._values())
+
+    def _drafted(self, values: dict[str, Any]) -> ModelRecord:
+        """Return the row that the model would have if it were registered now, as `_values` says."""
         project = values["project"]
         return ModelRecord(
             key=0,
@@ -128,17 +129,16 @@ class OutputDraft(BaseModel):
         if self._model_id is None:
             with self._registry.transaction():
                 if self._registered() is None:  # another thread may have been faster
-                    self._register({})
+                    self._register(self._values())
             self._model_id = self._reserved_id
         return self._model_id
 
-    def _register(self, fields: dict[str, Any], link: str | None = None) -> None:
-        values = self._values() | {"task": self._task.id, "parent": self._task._input_named(link)} | fields
+    def _register(self, values: dict[str, Any], link: str | None = None) -> None:
         self._registry.models.create(
             model_id=self._reserved_id,
             tags=self._draft["tags"],
             links=[(self._task.id, "output", link)] if link else [],
-            **values,
+            **{"task": self._task.id, "parent": self._task._input_named(link)} | values,
         )
 
     def _edit(self, **fields: Any) -> None:
@@ -166,6 +166,11 @@ class OutputDraft(BaseModel):
     def id(self) -> str | None:  # type: ignore[override]
         """The model's id; None until it is registered."""
         return self._model_id
+
+    @property
+    def published(self) -> bool:
+        """Whether the content is fixed for good; nothing that is not registered yet is."""
+        return self._model_id is not None and super().published
 
     @property
     def tags(self) -> list[str]:

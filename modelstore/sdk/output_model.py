@@ -395,7 +395,8 @@ class OutputModel(OutputDraft):
             if not registry.weights.confirm(fields.get("uri")):
                 return False
             record = self._registered()
-            known = record or self._record()
+            values = {} if record else self._values()
+            known = record or self._drafted(values)
             if known.published:
                 raise PublishedModelError(f"Model is published and cannot be changed: {known.name!r} ({known.id})")
             content = fields | ({} if known.framework else {"framework": guess_framework(filename)})
@@ -404,7 +405,7 @@ class OutputModel(OutputDraft):
                 now["comment"] = _snapshot_comment(known.comment, comment)
             link = self._link_name or _stem(filename)
             if record is None:
-                self._register(now, link)
+                self._register(values | now, link)
             else:
                 registry.models.edit(record.id, **now)
                 self._link(link, record.id)
