@@ -72,7 +72,7 @@ def task(record: TaskRecord) -> dict[str, Any]:
         "comment": record.comment,
         "tags": list(record.tags),
         "parent": record.parent,
-        "output_uri": record.output_uri,
+        "output_uri": record.output_uri or None,
         "last_iteration": record.last_iteration,
         "published": record.published,
         "archived": record.archived,

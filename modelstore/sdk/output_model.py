@@ -127,10 +127,7 @@ class OutputModel(OutputDraft):
         weights = self._registry.weights
         if upload_uri:
             return weights.check_destination(upload_uri)
-        chosen = self._upload_uri or self._task._destination()
-        if chosen is None and self._default_upload_uri is not None:
-            return weights.check_destination(self._default_upload_uri)
-        return chosen
+        return self._upload_uri or self._task._destination(self._default_upload_uri)
 
     def update_labels(self, labels: Mapping[str, int]) -> Waitable:
         """Set the label enumeration of the model and of its task.

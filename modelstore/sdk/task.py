@@ -58,7 +58,8 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
                 is forgotten then. A task's id takes up that one; False always makes a new one.
             continue_last_task: True goes on with the last task of this name and project, with its models; an id goes
                 on with that task; a number does as True, and iterations count from it.
-            output_uri: Where its models' weights go; True, False and None mean the registry.
+            output_uri: Where its models' weights go; True and False mean the registry itself, None the project's
+                default, that of `MODELSTORE_DEFAULT_OUTPUT_URI`, or else the registry.
             auto_connect_arg_parser: Accepted for compatibility; pass the parser to `connect`.
             auto_connect_frameworks: Accepted for compatibility; frameworks are not patched.
             auto_resource_monitoring: Accepted for compatibility; nothing is monitored.

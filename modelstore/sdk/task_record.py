@@ -127,8 +127,11 @@ class TaskBase:
 
     @property
     def output_uri(self) -> str | None:
-        """Where the task's models go; None for the registry. Setting takes a URI, or True, False or None for that."""
-        return self._record().output_uri
+        """Where the task's models go; None where nothing was said, or the registry was.
+
+        Setting takes a URI; True or False for the registry itself, whatever the defaults are; None for the defaults.
+        """
+        return self._record().output_uri or None
 
     @output_uri.setter
     def output_uri(self, value: str | PathLike[str] | bool | None) -> None:
@@ -226,14 +229,14 @@ class TaskBase:
 
     # -- where its models go ---------------------------------------------------------------------------------------
 
-    def _destination(self) -> str | None:
+    def _destination(self, default: str | None = None) -> str | None:
+        """Return where models go for which nothing was said, None for the registry; ``default`` is this process's."""
         record = self._record()
-        if record.output_uri:
-            return record.output_uri
-        project = None
-        if record.project is not None:
-            project = self._registry.tasks.project(record.project).output_uri
-        default = project or config.default_output_uri()
+        if record.output_uri is not None:
+            return record.output_uri or None
+        if default is None and record.project is not None:
+            default = self._registry.tasks.project(record.project).output_uri
+        default = default or config.default_output_uri()
         return None if default is None else self._registry.weights.check_destination(default)
 
     def _advance_iteration(self, iteration: int | None) -> None:
@@ -251,13 +254,15 @@ class TaskBase:
 
 
 def checked_output_uri(registry: Registry, value: str | PathLike[str] | bool | None) -> str | None:
-    """Return an upload destination, normalised; None for True, False, None and "", which mean the registry.
+    """Return an upload destination, normalised; "" for True and False, the registry; None for None and "": the default.
 
     Raises:
         InvalidUriError: It cannot be understood.
         MissingDriverError: The package for that storage is not installed.
         ReadOnlyStorageError: It cannot be written.
     """
-    if value is None or isinstance(value, bool) or not fspath(value):
+    if isinstance(value, bool):
+        return ""
+    if value is None or not fspath(value):
         return None
     return registry.weights.check_destination(value)

@@ -384,12 +384,19 @@ def test_the_closest_destination_wins(
         return next((name for name, place in places.items() if url.startswith(f"{place}/")), "registry")
 
     assert stored_in() == "registry"
-    OutputModel.set_default_upload_uri(places["class"])
-    assert stored_in() == "class"
     monkeypatch.setenv("MODELSTORE_DEFAULT_OUTPUT_URI", places["env"])
     assert stored_in() == "env"
+    OutputModel.set_default_upload_uri(places["class"])
+    assert stored_in() == "class"
     task.output_uri = places["task"]
     assert stored_in() == "task"
+    for registry in (True, False):
+        task.output_uri = registry
+        assert stored_in() == "registry"
+        assert task.output_uri is None
+    task.output_uri = None
+    assert stored_in() == "class"
+    task.output_uri = places["task"]
     model.set_upload_destination(places["model"])
     assert stored_in() == "model"
     assert model.upload_storage_uri == places["model"]
