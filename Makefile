@@ -17,7 +17,7 @@ PYTEST := -m pytest -n $(JOBS) --maxprocesses=8
 # Arguments for the tests: make test ARGS="-k cache"
 ARGS ?=
 
-.PHONY: help demo test lint format typecheck test-main test-others test-long bench bench-peers clean
+.PHONY: help demo test lint format typecheck test-main test-others test-long test-azure bench bench-peers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,15 @@ test-others:
 
 test-long: $(VENV)/.stamp ## The slow tests, with many more generated examples
 	HYPOTHESIS_PROFILE=night $(BIN)/python $(PYTEST) --timeout=3600 -m "long" $(ARGS)
+
+# Servers for two backends that Python has none for; the tests skip where they are not installed.
+test-azure: $(VENV)/.stamp build/servers/.stamp ## The storage tests that need servers from npm (Azurite, s3rver), which come into build/
+	$(BIN)/python -m pytest tests/storage/test_backends.py -k "TestAzure or TestS3OfAnotherMaker" $(ARGS)
+
+build/servers/.stamp:
+	mkdir -p $(@D)
+	npm --prefix $(@D) install --no-audit --no-fund azurite@3 s3rver@3
+	@touch $@
 
 # Benchmarks. Peers live in environments of their own: their requirements contradict each other, and ours.
 

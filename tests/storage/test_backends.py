@@ -27,12 +27,32 @@ from modelstore.storage.uris import join
 from modelstore.testing.httpserver import http_server
 from modelstore.testing.storage import HASTY, NAMES, Notes, StorageContract
 
+BUILD = Path(__file__).parents[2] / "build"
 SECRET = "s3cret-" + uuid.uuid4().hex  # in every credential below, and in no message
 
 
 def needs(*modules: str) -> pytest.MarkDecorator:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def npm_program(name: str) -> str | None:
+    """Return a server that comes from npm: on the path, or where `make test-azure` installs it."""
+    return shutil.which(name) or shutil.which(name, path=str(BUILD / "servers" / "node_modules" / ".bin"))
+
+
+def npm_server(command: list[str], port: int) -> Iterator[int]:
+    """Run one until the generator is closed."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                with socket.socket() as one:
+                    if one.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
 
 
 def free_port() -> int:
@@ -169,6 +189,36 @@ class TestS3(StorageContract):
 
 
 @pytest.fixture(scope="module")
+def s3rver_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    folder = str(tmp_path_factory.mktemp("s3rver"))
+    yield from npm_server(
+        [str(npm_program("s3rver")), "--silent", "--address", "127.0.0.1", "--port", str(port), "--directory", folder],
+        port,
+    )
+
+
+@needs("s3fs")
+@pytest.mark.skipif(npm_program("s3rver") is None, reason="needs s3rver: `make test-azure` installs it")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+class TestS3OfAnotherMaker(StorageContract):
+    """What only moto's server does like this would show here."""
+
+    @pytest.fixture
+    def place(self, s3rver_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{s3rver_server}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "S3RVER")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3RVER")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        bucket = f"bucket-{uuid.uuid4().hex}"
+        fs, _ = open_filesystem(f"s3://{bucket}")
+        fs.clear_instance_cache()
+        fs, _ = open_filesystem(f"s3://{bucket}")
+        fs.mkdir(bucket)
+        return f"s3://{bucket}/models"
+
+
+@pytest.fixture(scope="module")
 def gs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from gcp_storage_emulator.server import create_server
 
@@ -202,21 +252,14 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = free_port()
     folder = str(tmp_path_factory.mktemp("azure"))
     command = [
-        str(shutil.which("azurite-blob")), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobPort",
+        str(npm_program("azurite-blob")), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobPort",
         str(port), "--location", folder,
     ]  # fmt: skip
-    with subprocess.Popen(command) as process:
-        for _ in range(300):
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield port
-        process.terminate()
+    yield from npm_server(command, port)
 
 
 @needs("adlfs")
-@pytest.mark.skipif(shutil.which("azurite-blob") is None, reason="needs Azurite: npm install -g azurite")
+@pytest.mark.skipif(npm_program("azurite-blob") is None, reason="needs Azurite: `make test-azure` installs it")
 @pytest.mark.filterwarnings("ignore")
 class TestAzure(StorageContract):
     @pytest.fixture
