@@ -285,9 +285,14 @@ class Models:
         with self._editing(model_id) as (record, drafts):
             if not record.published:
                 self._check_publishable(record, require_weights=require_weights)
-                current = self._current(record)
+                current = self._current(record) | self._identity(record)
                 drafts.append(Draft("model", record.id, "publish", {field: current[field] for field in FROZEN_FIELDS}))
         return self.get(model_id)
+
+    def _identity(self, record: ModelRecord) -> dict[str, Any]:
+        """Return digest and size of somebody else's bytes, where they were fetched here: from now on they are meant."""
+        seen = self._registry.weights.seen(record.uri) if record.digest is None and record.uri is not None else None
+        return {} if seen is None else {"digest": seen[0], "size": seen[1]}
 
     def _check_publishable(self, record: ModelRecord, *, require_weights: bool) -> None:
         pending = reader.uploads(self._database, record.id)

@@ -5,6 +5,7 @@ Bytes first, row second: whatever dies in between leaves bytes that nothing refe
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -29,11 +30,13 @@ from modelstore.storage.fingerprints import Fingerprint, hash_file
 from modelstore.storage.objects import ObjectStore, object_uri, parse_object_uri, sanitise_filename
 
 if TYPE_CHECKING:
-    from modelstore.cache import Cache
+    from modelstore.cache import Cache, CachedFile
     from modelstore.registry.registry import Registry
     from modelstore.registry.uploads import Uploads
 
 __all__ = ["Snapshot", "Source", "Stored", "Weights"]
+
+logger = logging.getLogger("modelstore")
 
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -77,8 +80,12 @@ class Weights:
 
     # -- names -----------------------------------------------------------------------------------------------------
 
-    def logical(self, uri: str | os.PathLike[str]) -> str:
+    def logical(self, uri: str | os.PathLike[str], *, kept: bool = True) -> str:
         """Return the form in which the registry keeps a URI: normalised, and its own objects by digest alone.
+
+        Args:
+            uri: A URI or a path.
+            kept: It will be written down, so that nothing secret may be in it.
 
         Raises:
             InvalidUriError: It cannot be understood, or carries credentials.
@@ -87,6 +94,8 @@ class Weights:
             parse_object_uri(uri)
             return uri
         normalised = uris.normalise(uri)
+        if kept:
+            uris.refuse_secrets(normalised)
         root = str(self.objects.root)
         path = uris.local_path(uri) if normalised.startswith("file://") else None
         if path is not None and str(path).startswith(f"{root}/sha256/"):
@@ -127,7 +136,7 @@ class Weights:
             MissingDriverError: The package for that storage is not installed.
             ReadOnlyStorageError: It cannot be written.
         """
-        normalised = uris.normalise(uri)
+        normalised = uris.refuse_secrets(uris.normalise(uri))
         scheme = uris.scheme(normalised)
         if scheme in ("http", "https", "modelstore"):
             raise InvalidUriError(f"Nothing can be uploaded to {uris.redact(normalised)}", "Name a folder or a bucket.")
@@ -323,21 +332,58 @@ class Weights:
         return path_or_none
 
     def _fetch(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
+        """Fetch remote weights, and notice when they are not what they were.
+
+        What has a digest was stored by us, or published: other bytes are an error. The rest is somebody else's, who
+        may change it as long as nobody has published it; then a change is reported.
+        """
+        seen = None if record.digest is not None or not record.id else self.seen(uri)
+        expected = record.digest or (seen[0] if seen is not None and record.published else None)
+        found = self._cached(uri, expected, force=force, verify=verify)
+        if record.digest is None and record.id and (seen is None or seen[0] != found.digest):
+            if seen is not None:
+                logger.warning(
+                    "The weights of model %r (%s) have changed at %s: their digest was %s when they were first fetched "
+                    "here, and is %s",
+                    record.name, record.id, uris.redact(uri), seen[0], found.digest,
+                )  # fmt: skip
+            self._note_seen(uri, found.digest, found.size)
+        return found.path
+
+    def _cached(self, uri: str, expected: str | None, *, force: bool, verify: bool) -> CachedFile:
         from modelstore.storage.progress import reporting
         from modelstore.storage.transfer import fetch
 
         name = uris.basename(uri) or "weights"
         with reporting(f"fetching {name}") as progress:
-            found = self.cache.fetch(
+            return self.cache.fetch(
                 uri,
                 fetch,
-                expected=record.digest,
+                expected=expected,
                 filename=sanitise_filename(name),
                 force_download=force,
                 verify=verify,
                 progress=progress,
             )
-        return found.path
+
+    def seen(self, uri: str) -> tuple[str, int] | None:
+        """Return digest and size of what was behind a remote URI when this registry last fetched it; None for never."""
+        looks = self._seen.get(uri)
+        if looks is None:
+            row = self._registry.database.one(
+                "SELECT digest, size, mtime_ns, inode FROM verified WHERE path = ?", (uri,)
+            )
+            if row is None:
+                return None
+            looks = self._seen[uri] = tuple(row)
+        return looks[0], looks[1]
+
+    def _note_seen(self, uri: str, digest: str, size: int) -> None:
+        # Not in the journal: reading a model would make it the one changed last.
+        looks = (digest, size, 0, 0)
+        with suppress(ModelStoreError), self._registry.database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO verified VALUES (?,?,?,?,?)", (uri, *looks))
+        self._seen[uri] = looks
 
     def check_file(self, path: Path, digest: str, *, verify: bool = False) -> None:
         """See that a file holds its digest: by its looks when they were good before, else by reading it.

@@ -121,7 +121,7 @@ class OutputModel(OutputDraft):
         Raises:
             InvalidUriError: The URI cannot be understood.
         """
-        OutputModel._default_upload_uri = uris.normalise(output_uri) if output_uri else None
+        OutputModel._default_upload_uri = uris.refuse_secrets(uris.normalise(output_uri)) if output_uri else None
 
     def _destination(self, upload_uri: str | PathLike[str] | None) -> str | None:
         weights = self._registry.weights

@@ -9,6 +9,7 @@ from modelstore.errors import ModelStoreError
 from modelstore.records.entities import ModelRecord
 from modelstore.registry.sources import Source, user_path
 from modelstore.sdk._context import current_registry
+from modelstore.storage.uris import redact
 
 __all__ = ["StorageManager"]
 
@@ -42,10 +43,10 @@ class StorageManager:
         _ = cache_context, name
         weights = current_registry().weights
         try:
-            uri = weights.logical(remote_url)
+            uri = weights.logical(remote_url, kept=False)
             return str(weights.local_copy(_nameless(uri), extract=extract_archive, force=force_download))
         except ModelStoreError as error:
-            logger.error("No local copy of %s: %s", remote_url, error)
+            logger.error("No local copy of %s: %s", redact(remote_url), error)
             return None
 
     @classmethod

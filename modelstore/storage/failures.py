@@ -15,7 +15,7 @@ from modelstore.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from modelstore.storage.uris import redact
+from modelstore.storage.uris import redact, redact_text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -192,5 +192,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         # Names that cannot be resolved have negative numbers of their own.
         return os.strerror(error.errno) if error.errno > 0 else error.strerror
-    text = " ".join(redact(error).split())
+    text = " ".join(redact_text(error).split())
     return f"{type(error).__name__}{f' ({text[:300]})' if text else ''}".rstrip(".")

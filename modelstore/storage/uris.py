@@ -15,7 +15,18 @@ from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
 from modelstore.errors import InvalidUriError
 
-__all__ = ["basename", "is_local", "join", "local_path", "normalise", "redact", "scheme", "split_chain"]
+__all__ = [
+    "basename",
+    "is_local",
+    "join",
+    "local_path",
+    "normalise",
+    "redact",
+    "redact_text",
+    "refuse_secrets",
+    "scheme",
+    "split_chain",
+]
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CHAIN_HEAD: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://.*)?", re.DOTALL)
@@ -29,11 +40,13 @@ _HOST_SCHEMES: Final = frozenset(
 # github://owner:repo@branch and git://folder:repo@branch use the characters of a password for something else.
 _NO_USERINFO: Final = frozenset({"git", "github", "memory", "modelstore"})
 _ONE_SLASH: Final = re.compile(r"(s3|s3a|gs|gcs|az|abfs|azure|https?|s?ftps?|ssh|hf|memory):/[^/]", re.IGNORECASE)
-_SECRET_PARAMETER: Final = re.compile(
-    r"([?&;](?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid|signature"
-    r"|sig|[a-z_-]*token|api[-_]?key|key|password|passwd|pwd|secret)=)[^&#;]*",
+_PARAMETER: Final = re.compile(r"([?&;])([^=&;#?\s]+)=([^&#;\s]*)")
+_SECRET_NAME: Final = re.compile(
+    r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid|signature|sig"
+    r"|[a-z_-]*token|api[-_]?key|key|password|passwd|pwd|secret",
     re.IGNORECASE,
 )
+_PASSWORD: Final = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*@|(?<=https://)[^\s/@]+@|(?<=http://)[^\s/@]+@", re.IGNORECASE)
 # What pathlib.Path.as_uri leaves unquoted.
 _PATH_SAFE: Final = "/~"
 
@@ -183,7 +196,37 @@ def redact(uri: object) -> str:
         'https://***@host/a?X-Amz-Signature=***&part=2'
     """
     text = os.fspath(uri) if isinstance(uri, os.PathLike) else str(uri)
-    return "::".join(_SECRET_PARAMETER.sub(r"\1***", _redact_user(one)) for one in split_chain(str(text)))
+    return "::".join(_PARAMETER.sub(_hidden, _redact_user(one)) for one in split_chain(str(text)))
+
+
+def redact_text(text: object) -> str:
+    """Return a message of somebody else fit to be shown: addresses in it lose passwords and signatures.
+
+    Example:
+        >>> redact_text("Cannot connect to proxy http://me:pw@proxy:3128, for https://host/a?sig=1f")
+        'Cannot connect to proxy http://***@proxy:3128, for https://host/a?sig=***'
+    """
+    return _PARAMETER.sub(_hidden, _PASSWORD.sub("***@", str(text)))
+
+
+def refuse_secrets(uri: str) -> str:
+    """Return a normalised URI that may be written down; `normalise` has refused passwords, this refuses signatures.
+
+    Raises:
+        InvalidUriError: Its query holds a signature, a token or a key.
+    """
+    if any(_SECRET_NAME.fullmatch(unquote(match[2])) for match in _PARAMETER.finditer(uri)):
+        raise InvalidUriError(
+            f"The URI {redact(uri)!r} has a signature, a token or a key in its query.",
+            "It would be stored and shown, and stop working one day. Register the address without it, or download the "
+            "file (StorageManager.get_local_copy) and register that.",
+        )
+    return uri
+
+
+def _hidden(parameter: re.Match[str]) -> str:
+    secret = _SECRET_NAME.fullmatch(unquote(parameter[2]))
+    return f"{parameter[1]}{parameter[2]}=***" if secret else parameter[0]
 
 
 def _redact_user(link: str) -> str:
