@@ -37,7 +37,7 @@ def model(registry: Registry, record: ModelRecord) -> dict[str, Any]:
     """Return a model, as `Model.to_dict` does."""
     from modelstore.sdk.model import model_to_dict
 
-    return model_to_dict(record, None if record.uri is None else registry.weights.physical(record.uri))
+    return model_to_dict(record, registry.weights.address(record))
 
 
 def model_reference(record: ModelRecord) -> dict[str, Any]:

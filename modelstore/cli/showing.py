@@ -44,7 +44,8 @@ def show(context: click.Context, model: str, as_json: bool) -> None:
         print_json(records.model(registry, record) | extra)
         return
     print_lines([f"{styled(plain(record.name or ''), 'bold')}  {record.id}"])
-    uri = None if record.uri is None else redact(registry.weights.physical(record.uri))
+    address = registry.weights.address(record)
+    uri = None if address is None else redact(address)
     _print_facts([*_facts(record, uri), *_waiting(pending)])
     _print_part("metadata", [(key, f"{plain(i.text)}  ({i.type})") for key, i in sorted(record.metadata.items())])
     _print_part("labels", [(name, str(number)) for name, number in record.labels.items()])

@@ -88,11 +88,19 @@ class Models:
             archived: Also consider archived models.
         """
         wanted = self._registry.weights.logical(uri)
-        row = self._database.one(
+        rows = self._database.all(
             "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY state, created, key LIMIT 1",
             (wanted, int(archived)),
-        )
-        return None if row is None else reader.models(self._database, [row[0]])[0]
+        ) or [
+            row
+            for former in self._registry.weights.redirects.formerly(wanted)
+            for row in self._database.all(
+                "SELECT key FROM models WHERE uri = ? AND state <= ? AND published_op IS NOT NULL"
+                " ORDER BY state, created, key LIMIT 1",
+                (former, int(archived)),
+            )
+        ]
+        return reader.models(self._database, [rows[0][0]])[0] if rows else None
 
     def history(self, model_id: str) -> list[HistoryEntry]:
         """Return every change of a model, oldest first; those of removed models too.

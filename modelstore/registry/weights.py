@@ -32,6 +32,7 @@ from modelstore.storage.objects import ObjectStore, object_uri, parse_object_uri
 if TYPE_CHECKING:
     from modelstore.cache import Cache, CachedFile
     from modelstore.registry.registry import Registry
+    from modelstore.registry.relocation import Redirects
     from modelstore.registry.uploads import Uploads
 
 __all__ = ["Snapshot", "Source", "Stored", "Weights"]
@@ -76,6 +77,7 @@ class Weights:
         self._lock = threading.Lock()
         self._uploads: Uploads | None = None
         self._cache: Cache | None = None
+        self._redirects: Redirects | None = None
         self._seen: dict[str, tuple[str, int, int, int]] = {}
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -118,6 +120,28 @@ class Weights:
             return {"digest": parsed[0], "size": os.stat(path).st_size}
         except FileNotFoundError:
             raise BlobNotFoundError(f"This registry has no object {path}", "Check the URI.") from None
+
+    @property
+    def redirects(self) -> Redirects:
+        """Where the weights of published models were moved."""
+        from modelstore.registry.relocation import Redirects
+
+        if self._redirects is None:
+            self._redirects = Redirects(self._registry.folder)
+        return self._redirects
+
+    def place(self, record: ModelRecord) -> str | None:
+        """Return where a model's weights are today, as a logical URI; None without weights.
+
+        Raises:
+            CorruptRegistryError: What was noted about moves cannot be read.
+        """
+        return self.redirects(record.uri) if record.published and record.uri is not None else record.uri
+
+    def address(self, record: ModelRecord) -> str | None:
+        """Return where a model's weights are today, as other programs understand it; None without weights."""
+        uri = self.place(record)
+        return None if uri is None else self.physical(uri)
 
     def physical(self, uri: str) -> str:
         """Return a logical URI as one that other programs understand."""
@@ -303,9 +327,10 @@ class Weights:
             IntegrityError: They are not what the model says.
             StorageError: They could not be had otherwise.
         """
-        if record.uri is None:
+        uri = self.place(record)
+        if uri is None:
             raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
-        path = self._file(record, record.uri, force=force, verify=verify)
+        path = self._file(record, uri, force=force, verify=verify)
         unpack = record.package if extract is None else extract
         if not unpack or path.is_dir() or not (record.package or path.name.lower().endswith(_ARCHIVES)):
             return path

@@ -194,8 +194,7 @@ class BaseModel(ModelMetadata):
     @property
     def url(self) -> str | None:
         """URI of the weights; None when there are none yet. Bytes kept by the registry show as a `file://` URI."""
-        uri = self._record().uri
-        return None if uri is None else self._registry.weights.physical(uri)
+        return self._registry.weights.address(self._record())
 
     @property
     def published(self) -> bool:

@@ -46,7 +46,9 @@ _SECRET_NAME: Final = re.compile(
     r"|[a-z_-]*token|api[-_]?key|key|password|passwd|pwd|secret",
     re.IGNORECASE,
 )
-_PASSWORD: Final = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*@|(?<=https://)[^\s/@]+@|(?<=http://)[^\s/@]+@", re.IGNORECASE)
+_PASSWORD: Final = re.compile(
+    r"(?<=://)[^\s/@:]*:[^\s/@]*@|(?<=https://)[^\s/@]+@|(?<=http://)[^\s/@]+@", re.IGNORECASE
+)
 # What pathlib.Path.as_uri leaves unquoted.
 _PATH_SAFE: Final = "/~"
 
