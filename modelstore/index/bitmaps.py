@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from modelstore.index.driver import sqlite3
 
-__all__ = ["PROJECT", "PUBLISHED", "STATE", "TAG", "add", "bit_count", "refill", "remove"]
+__all__ = ["PROJECT", "PUBLISHED", "STATE", "TAG", "add", "add_blocks", "bit_count", "place", "refill", "remove"]
 
 STATE: Final = 0
 """Facet: value is `models.state`."""
@@ -56,20 +56,31 @@ _REFILL: Final = (
 
 def add(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, int]]) -> None:
     """Put a model into sets (facet, value); where it is already, nothing changes. Part of the caller's transaction."""
-    connection.executemany(_ADD, [(facet, value, model >> 6, _bit(model)) for facet, value in sets])
+    block, bit = place(model)
+    add_blocks(connection, {(facet, value, block): bit for facet, value in sets})
+
+
+def add_blocks(connection: sqlite3.Connection, blocks: Mapping[tuple[int, int, int], int]) -> None:
+    """Add models to sets: facet, value and block to the bits of the models, as `place` gives them."""
+    connection.executemany(_ADD, sorted((*where, _signed(bits)) for where, bits in blocks.items()))
 
 
 def remove(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, int]]) -> None:
     """Take a model out of sets (facet, value); where it is not, nothing changes. Part of the caller's transaction."""
+    block, bit = place(model)
     for facet, value in sets:
-        if connection.execute(_REMOVE, (_bit(model), facet, value, model >> 6)).rowcount:
-            connection.execute(_FORGET_EMPTY, (facet, value, model >> 6))
+        if connection.execute(_REMOVE, (_signed(bit), facet, value, block)).rowcount:
+            connection.execute(_FORGET_EMPTY, (facet, value, block))
 
 
-def _bit(model: int) -> int:
-    """Return a model's bit in its block as SQLite's signed integer."""
-    bit = 1 << (model & 63)
-    return bit - (1 << 64) if bit >> 63 else bit
+def place(model: int) -> tuple[int, int]:
+    """Return a model's block, and its bit in it as an unsigned number of 64 bits."""
+    return model >> 6, 1 << (model & 63)
+
+
+def _signed(bits: int) -> int:
+    """Return 64 bits as SQLite's signed integer."""
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def refill(connection: sqlite3.Connection) -> None:

@@ -15,22 +15,29 @@ The same rules over plain dictionaries are in `modelstore.testing.reference`; te
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from modelstore.ids import clock_of, project_id
 from modelstore.index import bitmaps, tagging
+from modelstore.index.creation import (
+    cell,
+    column,
+    dump,
+    find_project,
+    insert_models,
+    metadata_row,
+    sets_of,
+    state_of,
+)
 from modelstore.index.driver import sqlite3
 from modelstore.index.ops import of_entity
-from modelstore.index.schema import ARCHIVED, DELETED, INCOMPLETE, TRIGGERS, VISIBLE
+from modelstore.index.schema import INCOMPLETE, TRIGGERS
 from modelstore.records.conflicts import find_conflicts
 from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS, PROJECT_FIELDS, TASK_FIELDS, Operation
-from modelstore.records.values import decode, metadata_text
 
 __all__ = ["apply", "reconcile", "winners"]
 
-_JSON_FIELDS: Final = frozenset(("labels", "config", "script", "runtime"))
 _FROZEN: Final = frozenset(FROZEN_FIELDS)
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {"model": MODEL_FIELDS, "task": TASK_FIELDS, "project": PROJECT_FIELDS}
 _TABLES: Final = {"model": "models", "task": "tasks", "project": "projects"}
@@ -91,32 +98,30 @@ def _find(connection: sqlite3.Connection, kind: str, entity: str) -> _Row | None
 
 
 def _insert(connection: sqlite3.Connection, operation: Operation, seq: int, key: int | None = None) -> None:
-    kind, changes, clock = operation.kind, operation.changes, clock_of(operation.stamp)
+    if operation.kind == "model":
+        insert_models(connection, [(seq, operation)], key)
+        return
+    changes, clock = operation.changes, clock_of(operation.stamp)
     system_tags = sorted(k[7:] for k, v in changes.items() if v and k.startswith("systag:"))
     tags = sorted(k[4:] for k, v in changes.items() if v and k.startswith("tag:"))
-    state = DELETED if changes.get("deleted") else ARCHIVED if "archived" in system_tags else VISIBLE
-    values = {field: _column(connection, field, changes[field]) for field in _FIELDS[kind] if field in changes}
+    values: dict[str, Any] = {f: column(connection, f, changes[f]) for f in TASK_FIELDS if f in changes}
     values |= {
         "key": key,
         "id": operation.entity,
-        "state": state,
-        "tags": _cell(tags),
-        "system_tags": _cell(system_tags),
+        "state": state_of(changes.get("deleted"), "archived" in system_tags),
+        "tags": cell(tags),
+        "system_tags": cell(system_tags),
         "created_op": seq,
         "created": clock,
         "updated": clock,
     }
     cursor = connection.execute(
-        f"INSERT INTO {_TABLES[kind]} ({', '.join(values)}) VALUES ({','.join('?' * len(values))})",
-        tuple(values.values()),
+        f"INSERT INTO tasks ({', '.join(values)}) VALUES ({','.join('?' * len(values))})", tuple(values.values())
     )
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
-    if kind == "model":
-        keys = tagging.insert(connection, cursor.lastrowid, tags, seq, state, clock)
-        bitmaps.add(connection, cursor.lastrowid, _sets(state, keys, values.get("project"), published=False))
     for change, value in changes.items():
-        if ":" in change and not (kind == "model" and change.startswith("tag:")) and value is not None:
-            _write_keyed(connection, kind, cursor.lastrowid, operation.entity, change, value, seq)
+        if ":" in change and value is not None:
+            _write_keyed(connection, "task", cursor.lastrowid, operation.entity, change, value, seq)
 
 
 def _refold(connection: sqlite3.Connection, row: _Row) -> None:
@@ -136,7 +141,7 @@ def _forget(connection: sqlite3.Connection, row: _Row) -> None:
     table = _TABLES[row.kind]
     if row.kind == "model":
         keys = tagging.keys_of(connection, row.key)
-        sets = _sets(row.state, keys, row.project, published=row.published is not None)
+        sets = sets_of(row.state, keys, row.project, published=row.published is not None)
         bitmaps.remove(connection, row.key, sets)
         tagging.forget(connection, row.key, row.state, row.updated)
         connection.execute("DELETE FROM metadata WHERE model = ?", (row.key,))
@@ -177,21 +182,10 @@ def _edit(connection: sqlite3.Connection, row: _Row, operation: Operation, seq: 
         new_keys = tagging.keys_of(connection, row.key) if "tag" in touched else old_keys
         new = (new_keys, changed.get("state", row.state), changed["updated"])
         tagging.reindex(connection, row.key, (old_keys, row.state, row.updated), new)
-        before = _sets(row.state, old_keys, row.project, published=was_published)
-        after = _sets(new[1], new_keys, changed.get("project", row.project), published=row.published is not None)
+        before = sets_of(row.state, old_keys, row.project, published=was_published)
+        after = sets_of(new[1], new_keys, changed.get("project", row.project), published=row.published is not None)
         bitmaps.remove(connection, row.key, before - after)
         bitmaps.add(connection, row.key, after - before)
-
-
-def _sets(state: int, tags: Iterable[int], project: int | None, *, published: bool) -> set[tuple[int, int]]:
-    """Return the bitmaps that a model belongs to."""
-    sets = {(bitmaps.TAG, tag) for tag in tags}
-    sets.add((bitmaps.STATE, state))
-    if project is not None:
-        sets.add((bitmaps.PROJECT, project))
-    if published:
-        sets.add((bitmaps.PUBLISHED, 1))
-    return sets
 
 
 def _merge_fields(connection: sqlite3.Connection, row: _Row, operation: Operation, seq: int) -> dict[str, Any]:
@@ -202,7 +196,7 @@ def _merge_fields(connection: sqlite3.Connection, row: _Row, operation: Operatio
         changed["published_op"] = seq
         if row.kind == "model":
             for field in FROZEN_FIELDS:
-                changed[field] = _column(connection, field, operation.changes.get(field))
+                changed[field] = column(connection, field, operation.changes.get(field))
                 row.stamps.pop(field, None)  # no stamp decides it any more
             row.published = operation.stamp
     frozen = _FROZEN if row.kind == "model" and (row.published or operation.action == "publish") else frozenset[str]()
@@ -212,36 +206,9 @@ def _merge_fields(connection: sqlite3.Connection, row: _Row, operation: Operatio
         if field == "project":
             find_project(connection, value)
         if field not in frozen and operation.stamp > row.stamps.get(field, row.created):
-            changed[field] = _column(connection, field, value)
+            changed[field] = column(connection, field, value)
             row.stamps[field] = operation.stamp
     return changed
-
-
-def _column(connection: sqlite3.Connection, field: str, value: Any) -> Any:
-    if field == "project":
-        return find_project(connection, value)
-    if field in ("package", "deleted"):
-        return int(bool(value))
-    if field in _JSON_FIELDS and value is not None:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return value
-
-
-def find_project(connection: sqlite3.Connection, name: str | None) -> int | None:
-    """Return the key of the project with that full name, made when it is new; None for no project."""
-    if name is None:
-        return None
-    row = connection.execute("SELECT key FROM projects WHERE name = ?", (name,)).fetchone()
-    if row is not None:
-        key: int = row[0]
-        return key
-    cursor = connection.execute(
-        "INSERT INTO projects (id, name) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-        " RETURNING key",
-        (project_id(name), name),
-    )
-    made: int = cursor.fetchone()[0]
-    return made
 
 
 def _apply_to_project(connection: sqlite3.Connection, operation: Operation) -> None:
@@ -265,12 +232,10 @@ def _state(connection: sqlite3.Connection, row: _Row, changed: dict[str, Any]) -
     if deleted is None:
         found = connection.execute(f"SELECT deleted FROM {_TABLES[row.kind]} WHERE key = ?", (row.key,)).fetchone()
         deleted = found[0]
-    if deleted:
-        return DELETED
     archived = connection.execute(
         "SELECT 1 FROM items WHERE entity = ? AND key = 'systag:archived' AND value IS NOT NULL", (row.id,)
     ).fetchone()
-    return ARCHIVED if archived else VISIBLE
+    return state_of(deleted, archived)
 
 
 # -- keyed values ------------------------------------------------------------------------------------------------------
@@ -334,27 +299,13 @@ def _write_keyed(
             (tagging.tag_key(connection, name), key, seq),
         )
     elif prefix == "meta":
-        _write_metadata(connection, key, name, value, seq)
+        row = metadata_row(key, name, value, seq)
+        connection.execute("INSERT OR REPLACE INTO metadata VALUES (?,?,?,?,?,?,?)", row)
     elif prefix == "link":
         direction, _, link = name.partition(":")
         connection.execute("INSERT OR REPLACE INTO links VALUES (?,?,?,?,?)", (entity, direction, link, value, seq))
     else:
         _set_item(connection, entity, change, value, seq)
-
-
-def _write_metadata(connection: sqlite3.Connection, model: int, name: str, pair: Any, seq: int) -> None:
-    kind, stored = pair
-    value = decode(stored)
-    number: float | None = None
-    if isinstance(value, (int, float)) and value == value:  # noqa: PLR0124 - NaN is no number to compare with
-        try:
-            number = float(value)
-        except OverflowError:
-            number = float("inf") if value > 0 else float("-inf")
-    connection.execute(
-        "INSERT OR REPLACE INTO metadata VALUES (?,?,?,?,?,?,?)",
-        (model, name, kind, metadata_text(value), number, _dump(stored), seq),
-    )
 
 
 def _erase_keyed(connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str) -> None:
@@ -373,23 +324,15 @@ def _erase_keyed(connection: sqlite3.Connection, kind: str, key: int, entity: st
 
 
 def _set_item(connection: sqlite3.Connection, entity: str, change: str, value: Any, seq: int) -> None:
-    stored = None if value is None else _dump(value)
+    stored = None if value is None else dump(value)
     connection.execute("INSERT OR REPLACE INTO items VALUES (?,?,?,?)", (entity, change, stored, seq))
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _cell(names: list[str]) -> str:
-    return json.dumps(names, ensure_ascii=False, separators=(",", ":")) if names else "[]"
 
 
 def _task_tags(connection: sqlite3.Connection, task: int) -> str:
     rows = connection.execute(
         "SELECT name FROM task_tags JOIN tags ON tags.key = task_tags.tag WHERE task = ? ORDER BY name", (task,)
     )
-    return _cell([row[0] for row in rows])
+    return cell([row[0] for row in rows])
 
 
 def _system_tags(connection: sqlite3.Connection, entity: str) -> str:
@@ -398,7 +341,7 @@ def _system_tags(connection: sqlite3.Connection, entity: str) -> str:
         " AND value IS NOT NULL ORDER BY key",
         (entity,),
     )
-    return _cell([row[0] for row in rows])
+    return cell([row[0] for row in rows])
 
 
 # -- what the writer needs to know -------------------------------------------------------------------------------------
@@ -439,5 +382,5 @@ def reconcile(connection: sqlite3.Connection, entity: str) -> None:
     connection.execute("DELETE FROM conflicts WHERE entity = ?", (entity,))
     connection.executemany(
         "INSERT INTO conflicts VALUES (?,?,?,?,?)",
-        [(c.entity, c.key, c.fork, _dump(list(c.branches)), int(c.agree)) for c in conflicts],
+        [(c.entity, c.key, c.fork, dump(list(c.branches)), int(c.agree)) for c in conflicts],
     )

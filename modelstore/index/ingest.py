@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from modelstore.index import fold, ops
+from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
 from modelstore.records.operations import Operation, check_operation
 
-__all__ = ["Ingested", "append_own", "ingest", "rebuild"]
+__all__ = ["Creations", "Ingested", "append_own", "ingest", "rebuild"]
 
 _FROZEN_GUARDS = ("models_published_frozen", "models_published_once", "models_published_kept")
+_TOGETHER: Final = 1_000
+"""Creations that are written together: more gain little, and all of them are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +29,76 @@ class Ingested:
     entities: frozenset[str]
 
 
-def append_own(connection: sqlite3.Connection, operation: Operation) -> int:
-    """Append and apply an operation made here, which by construction has seen everything that is here.
+class Creations:
+    """Gathers creations of new models that follow one another, so that they are written together.
+
+    Args:
+        connection: Inside a write transaction.
+        journal: Whether the operations go into the journal too; False where they come from it.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, journal: bool = True) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._waiting: dict[str, tuple[int, Operation]] = {}
+        self._stamps: set[str] = set()
+
+    def __contains__(self, operation: Operation) -> bool:
+        """Tell whether an operation waits here, or one on its entity."""
+        return operation.entity in self._waiting or operation.stamp in self._stamps
+
+    def add(self, operation: Operation, seq: int = 0) -> None:
+        """Take in the creation of a model that has no row, and of which nothing waits here."""
+        self._waiting[operation.entity] = seq, operation
+        self._stamps.add(operation.stamp)
+        if len(self._waiting) >= _TOGETHER:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        waiting = list(self._waiting.values())
+        if self._journal:
+            operations = [operation for _, operation in waiting]
+            waiting = list(zip(ops.append(self._connection, operations), operations, strict=True))
+        insert_models(self._connection, waiting)
+        self._waiting.clear()
+        self._stamps.clear()
+
+
+def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) -> range:
+    """Append and apply operations made here, which by construction have seen everything that is here.
 
     Returns:
-        Its sequence number.
+        Their sequence numbers.
     """
-    seq = ops.append(connection, operation)
-    fold.apply(connection, operation, seq)
-    if connection.execute("SELECT 1 FROM conflicts WHERE entity = ? LIMIT 1", (operation.entity,)).fetchone():
-        fold.reconcile(connection, operation.entity)
-    return seq
+    numbers = ops.append(connection, operations)
+    creations = Creations(connection, journal=False)
+    fresh = _without_row(connection, operations)
+    for seq, operation in zip(numbers, operations, strict=True):
+        if operation.entity in fresh and operation.action == "create" and operation not in creations:
+            creations.add(operation, seq)
+            fresh.discard(operation.entity)
+            continue
+        creations.write()
+        fold.apply(connection, operation, seq)
+        if connection.execute("SELECT 1 FROM conflicts WHERE entity = ? LIMIT 1", (operation.entity,)).fetchone():
+            fold.reconcile(connection, operation.entity)
+    creations.write()
+    return numbers
+
+
+def _without_row(connection: sqlite3.Connection, operations: Sequence[Operation]) -> set[str]:
+    """Return the entities of creations of models of which the index has no row yet."""
+    wanted = {o.entity for o in operations if o.kind == "model" and o.action == "create"}
+    if not wanted:
+        return wanted
+    rows = connection.execute(
+        "SELECT m.id FROM json_each(?) AS wanted CROSS JOIN models AS m ON m.id = wanted.value",
+        (json.dumps(list(wanted)),),
+    )
+    return wanted.difference(row[0] for row in rows)
 
 
 def ingest(connection: sqlite3.Connection, operations: Iterable[Operation]) -> Ingested:
@@ -48,19 +112,32 @@ def ingest(connection: sqlite3.Connection, operations: Iterable[Operation]) -> I
     new = known = 0
     touched: set[str] = set()
     doubtful: set[str] = set()
+    creations = Creations(connection)
     for operation in operations:
         check_operation(operation)
+        if operation in creations:
+            creations.write()
         if ops.contains(connection, operation.stamp):
             known += 1
             continue
+        new += 1
+        touched.add(operation.entity)
+        if operation.action == "create" and operation.kind == "model" and not _has_row(connection, operation):
+            creations.add(operation)
+            continue
+        creations.write()
         if not _has_seen_everything(connection, operation):
             doubtful.add(operation.entity)
-        fold.apply(connection, operation, ops.append(connection, operation))
-        touched.add(operation.entity)
-        new += 1
+        (seq,) = ops.append(connection, [operation])
+        fold.apply(connection, operation, seq)
+    creations.write()
     for entity in doubtful:
         fold.reconcile(connection, entity)
     return Ingested(new, known, frozenset(touched))
+
+
+def _has_row(connection: sqlite3.Connection, operation: Operation) -> bool:
+    return connection.execute("SELECT 1 FROM models WHERE id = ?", (operation.entity,)).fetchone() is not None
 
 
 def _has_seen_everything(connection: sqlite3.Connection, operation: Operation) -> bool:
@@ -95,12 +172,18 @@ def rebuild(connection: sqlite3.Connection) -> int:
     count = 0
     entities: set[str] = set()
     edited: set[str] = set()
+    creations = Creations(connection, journal=False)
     for seq, operation in ops.read(connection):
-        fold.apply(connection, operation, seq)
-        if operation.entity in entities:
-            edited.add(operation.entity)
-        entities.add(operation.entity)
         count += 1
+        if operation.entity not in entities and operation.action == "create" and operation.kind == "model":
+            creations.add(operation, seq)
+        else:
+            creations.write()
+            fold.apply(connection, operation, seq)
+            if operation.entity in entities:
+                edited.add(operation.entity)
+        entities.add(operation.entity)
+    creations.write()
     for entity in edited:
         fold.reconcile(connection, entity)
     return count

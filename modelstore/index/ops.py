@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 from modelstore.records.operations import Operation
 
@@ -14,39 +14,45 @@ _COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, ba
 
 
 class Connection(Protocol):
-    """What is needed of a database connection: the DB-API's `execute`."""
+    """What is needed of a database connection: the DB-API's `execute` and `executemany`."""
 
     def execute(self, sql: str, parameters: Any = ..., /) -> Any:
         """Run one statement."""
 
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        """Run one statement for each of several sets of parameters."""
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+_dump: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def append(connection: Connection, operation: Operation) -> int:
-    """Add an operation at the end; part of the caller's transaction.
+def append(connection: Connection, operations: Sequence[Operation]) -> range:
+    """Add operations at the end, in their order; part of the caller's transaction.
 
     Returns:
-        Its sequence number in this journal.
+        Their sequence numbers in this journal.
     """
-    cursor = connection.execute(
-        "INSERT INTO ops (stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size)"
-        " VALUES (?,?,?,?,?,?,?,?,?)",
-        (
-            operation.stamp,
-            operation.kind,
-            operation.entity,
-            operation.action,
-            _dump(operation.changes),
-            _dump(operation.parents) if operation.parents else None,
-            operation.actor,
-            operation.batch,
-            operation.batch_size,
-        ),
+    first = 1 + connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0]
+    numbers = range(first, first + len(operations))
+    connection.executemany(
+        f"INSERT INTO ops ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        [
+            (
+                seq,
+                operation.stamp,
+                operation.kind,
+                operation.entity,
+                operation.action,
+                _dump(operation.changes),
+                _dump(operation.parents) if operation.parents else None,
+                operation.actor,
+                operation.batch,
+                operation.batch_size,
+            )
+            for seq, operation in zip(numbers, operations, strict=True)
+        ],
     )
-    seq: int = cursor.lastrowid
-    return seq
+    return numbers
 
 
 def last_stamp(connection: Connection) -> str | None:

@@ -7,14 +7,16 @@ only), `tags` the names with their frequencies, and `models.tags` the names once
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import ARCHIVED, VISIBLE
 
-__all__ = ["add", "forget", "insert", "reindex", "remove", "tag_key"]
+__all__ = ["WALKED", "add", "count", "forget", "reindex", "remove", "tag_key"]
 
-_WALKED = (VISIBLE, ARCHIVED)
+WALKED = (VISIBLE, ARCHIVED)
+"""States of the models that `tag_walk` has."""
+
 _COUNTER = {VISIBLE: "visible", ARCHIVED: "archived"}
 
 
@@ -27,18 +29,6 @@ def tag_key(connection: sqlite3.Connection, name: str) -> int:
     cursor = connection.execute("INSERT INTO tags (name) VALUES (?)", (name,))
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
     return cursor.lastrowid
-
-
-def insert(
-    connection: sqlite3.Connection, model: int, names: Sequence[str], op: int, state: int, updated: int
-) -> list[int]:
-    """Give a new model its tags and return their keys."""
-    if not names:
-        return []
-    keys = [tag_key(connection, name) for name in names]
-    connection.executemany("INSERT INTO model_tags VALUES (?,?,?)", [(key, model, op) for key in keys])
-    _walk(connection, model, keys, state, updated)
-    return keys
 
 
 def add(connection: sqlite3.Connection, model: int, name: str, op: int) -> None:
@@ -95,18 +85,23 @@ def forget(connection: sqlite3.Connection, model: int, state: int, updated: int)
     connection.execute("DELETE FROM model_tags WHERE model = ?", (model,))
 
 
+def count(connection: sqlite3.Connection, more: Mapping[tuple[int, int], int]) -> None:
+    """Change frequencies: tag and state to how many models more (or, below zero, fewer) carry it."""
+    for state, column in _COUNTER.items():
+        changes = [(number, tag) for (tag, where), number in more.items() if where == state]
+        connection.executemany(f"UPDATE tags SET {column} = {column} + ? WHERE key = ?", changes)
+
+
 def _walk(connection: sqlite3.Connection, model: int, keys: Iterable[int], state: int, updated: int) -> None:
-    if state in _WALKED:
+    if state in WALKED:
         connection.executemany("INSERT INTO tag_walk VALUES (?,?,?,?)", [(k, state, updated, model) for k in keys])
-        column = _COUNTER[state]
-        connection.executemany(f"UPDATE tags SET {column} = {column} + 1 WHERE key = ?", [(k,) for k in keys])
+        count(connection, {(key, state): 1 for key in keys})
 
 
 def _unwalk(connection: sqlite3.Connection, model: int, keys: Iterable[int], state: int, updated: int) -> None:
-    if state in _WALKED:
+    if state in WALKED:
         connection.executemany(
             "DELETE FROM tag_walk WHERE tag = ? AND state = ? AND updated = ? AND model = ?",
             [(k, state, updated, model) for k in keys],
         )
-        column = _COUNTER[state]
-        connection.executemany(f"UPDATE tags SET {column} = {column} - 1 WHERE key = ?", [(k,) for k in keys])
+        count(connection, {(key, state): -1 for key in keys})

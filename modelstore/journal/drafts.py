@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from modelstore.ids import next_stamp
@@ -45,13 +45,13 @@ def seal(
         parents_of: Looks up what is replaced.
     """
     operations: list[Operation] = []
+    size = len(drafts)
+    batch: str | None = None
     for draft in drafts:
         last = next_stamp(last, writer)
-        parents = (
-            {} if draft.action == "create" else parents_of(draft.kind, draft.entity, draft.action, list(draft.changes))
-        )
-        operations.append(Operation(last, draft.kind, draft.entity, draft.action, draft.changes, parents, actor))
-    if len(operations) > 1:
-        first, size = operations[0].stamp, len(operations)
-        operations = [replace(operation, batch=first, batch_size=size) for operation in operations]
+        if size > 1 and batch is None:
+            batch = last
+        kind, entity, action, changes = draft.kind, draft.entity, draft.action, draft.changes
+        parents = {} if action == "create" else parents_of(kind, entity, action, list(changes))
+        operations.append(Operation(last, kind, entity, action, changes, parents, actor, batch, size))
     return operations

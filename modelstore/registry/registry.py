@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -42,6 +43,16 @@ T = TypeVar("T")
 FORMAT_FILE: Final = "modelstore.json"
 FORMAT: Final = 1
 _KNOWN_BUT_NOT_YET: Final = ("http", "https", "postgresql", "postgres")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a transaction of several operations has written so far: stamp of the first, numbers of first and last."""
+
+    stamp: str = ""
+    first: int = 0
+    last: int = 0
+    size: int = 0
 
 
 class Registry:
@@ -194,14 +205,13 @@ class Registry:
             yield
             return
         with self.database.write() as connection:
-            batch: list[tuple[int, str]] = []
-            self._local.batch = batch
+            batch = self._local.batch = _Batch()
             try:
                 yield
-                if batch:
+                if batch.size:
                     connection.execute(
                         "UPDATE ops SET batch_size = ? WHERE seq BETWEEN ? AND ? AND batch = ?",
-                        (len(batch), batch[0][0], batch[-1][0], batch[0][1]),
+                        (batch.size, batch.first, batch.last, batch.stamp),
                     )
             finally:
                 self._local.batch = None
@@ -213,7 +223,7 @@ class Registry:
             The operations they became.
         """
         with self.database.write() as connection:
-            batch: list[tuple[int, str]] | None = getattr(self._local, "batch", None)
+            batch: _Batch | None = getattr(self._local, "batch", None)
             operations = seal(
                 drafts,
                 last=ops.last_stamp(connection),
@@ -221,11 +231,15 @@ class Registry:
                 actor=self.actor,
                 parents_of=self._parents_of,
             )
-            for operation in operations:
-                sealed = operation if batch is None else _in_batch(operation, batch)
-                seq = append_own(connection, sealed)
-                if batch is not None:
-                    batch.append((seq, sealed.batch or ""))
+            if batch is not None and operations:
+                batch.stamp = batch.stamp or operations[0].stamp
+                # The size is not known before the transaction ends: 0 stands for it until then.
+                operations = [replace(operation, batch=batch.stamp, batch_size=0) for operation in operations]
+            numbers = append_own(connection, operations)
+            if batch is not None and operations:
+                batch.first = batch.first or numbers[0]
+                batch.last = numbers[-1]
+                batch.size += len(numbers)
             self._commits += 1
         return operations
 
@@ -318,13 +332,6 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"Registry({str(self.folder)!r})"
-
-
-def _in_batch(operation: Operation, batch: list[tuple[int, str]]) -> Operation:
-    from dataclasses import replace
-
-    # The size is not known before the transaction ends: 0 stands for it until then.
-    return replace(operation, batch=batch[0][1] if batch else operation.stamp, batch_size=0)
 
 
 def _folder(uri: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,99 @@
+"""Registering models: from the arguments that people give to the operations of the journal, one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from modelstore.errors import InvalidRequestError, ModelNotFoundError
+from modelstore.ids import is_id, new_id
+from modelstore.journal import Draft
+from modelstore.registry import rules
+
+if TYPE_CHECKING:
+    from modelstore.registry.registry import Registry
+
+__all__ = ["BATCH_SIZE", "checked_id", "create_many", "creation_drafts"]
+
+BATCH_SIZE: Final = 10_000
+"""Models that are registered in one transaction; they, and their rows, are held in memory meanwhile."""
+
+
+def create_many(registry: Registry, models: Iterable[Mapping[str, Any]], batch_size: int) -> int:
+    """Register models batch by batch; see `Models.create_many`."""
+    size = rules.check_integer("batch size", batch_size)
+    if size < 1:
+        raise InvalidRequestError(f"A batch has 1 model or more, not {size}")
+    if isinstance(models, Mapping) or not isinstance(models, Iterable):
+        raise InvalidRequestError(
+            f"Many models are a list or generator of dictionaries, not a {type(models).__name__}", "Put it in a list."
+        )
+    done = 0
+    source = iter(models)
+    while batch := list(islice(source, size)):
+        # Everything is checked before the registry is locked.
+        made = [_numbered(registry, number, model) for number, model in enumerate(batch, done + 1)]
+        links = [link for drafts in made for link in drafts[1:]]
+        with registry.transaction() if links else nullcontext():
+            registry.commit([drafts[0] for drafts in made])
+            for link in links:
+                registry.commit([link])  # one by one: the next may replace what this one writes
+        done += len(batch)
+    return done
+
+
+def _numbered(registry: Registry, number: int, model: Mapping[str, Any]) -> list[Draft]:
+    if not isinstance(model, Mapping):
+        raise InvalidRequestError(f"Model number {number} is no dictionary but a {type(model).__name__}")
+    try:
+        return creation_drafts(registry, **model)
+    except (InvalidRequestError, ModelNotFoundError, TypeError) as error:
+        raise InvalidRequestError(
+            f"Model number {number} cannot be registered: {error}", "Batches before its own are registered."
+        ) from error
+
+
+def creation_drafts(
+    registry: Registry,
+    /,
+    *,
+    model_id: str | None = None,
+    name: str,
+    tags: Iterable[str] = (),
+    system_tags: Iterable[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    links: Sequence[tuple[str, str, str]] = (),
+    **fields: Any,
+) -> list[Draft]:
+    """Return the changes that register a model; see `Models.create` for the arguments.
+
+    Raises:
+        InvalidRequestError: A value is not acceptable.
+    """
+    model_id = checked_id(model_id) if model_id is not None else new_id()
+    models = registry.models
+    changes: dict[str, Any] = {"name": rules.check_name("model name", name)}
+    described = models.described(models.checked(fields))
+    changes |= {k: v for k, v in described.items() if v is not None and v is not False}
+    changes |= {f"tag:{tag}": True for tag in rules.check_tags(tags)}
+    changes |= {f"systag:{tag}": True for tag in rules.check_tags(system_tags, "system tags")}
+    for key, value in (metadata or {}).items():
+        changes[f"meta:{rules.check_metadata_key(key)}"] = rules.metadata_pair(key, value, None)
+    drafts = [Draft("model", model_id, "create", changes)]
+    for task, direction, link in links:
+        change = {f"link:{direction}:{rules.check_name('link name', link)}": model_id}
+        drafts.append(Draft("task", task, "edit", change))
+    return drafts
+
+
+def checked_id(model_id: object) -> str:
+    """Return a model id without the blanks around it.
+
+    Raises:
+        ModelNotFoundError: It is none.
+    """
+    if isinstance(model_id, str) and is_id(model_id.strip()):
+        return model_id.strip()
+    raise ModelNotFoundError(f"{model_id!r:.80} is no model id", "An id has 32 hexadecimal digits.")
