@@ -258,9 +258,12 @@ def test_an_interrupt_ends_a_long_query_with_130_and_without_a_traceback(run: Ru
         text=True,
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "running\n"
-    process.send_signal(signal.SIGINT)
-    output, complaint = process.communicate(timeout=30)
+    try:
+        assert process.stderr.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        output, complaint = process.communicate(timeout=30)
+    finally:
+        process.kill()  # it would run for ever
 
     assert process.returncode == 130
     assert output == ""
