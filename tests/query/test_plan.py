@@ -3,6 +3,7 @@
 import functools
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -68,10 +69,10 @@ STATES = (0, 0, 0, 0, 1, 1, 2, 3)
 @functools.cache
 def empty_database() -> bytes:
     """Return the bytes of a database with the schema of this version."""
-    connection = sqlite3.connect(":memory:")
-    for statement in (*_V1, *TRIGGERS.values()):
-        connection.execute(statement)
-    return connection.serialize()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in (*_V1, *TRIGGERS.values()):
+            connection.execute(statement)
+        return connection.serialize()
 
 
 class Table:
@@ -92,6 +93,9 @@ class Table:
         for key, (subject, state) in self.models.items():
             self._insert(key, subject, state)
         bitmaps.refill(self.db)
+
+    def __del__(self) -> None:
+        self.db.close()  # what is collected unclosed is a warning since Python 3.13
 
     def _insert(self, key: int, subject: Subject, state: int) -> None:
         f = dict(subject.fields)
@@ -428,18 +432,18 @@ def test_an_order_is_written_as_text_or_as_what_is_compared() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 200), st.integers(0, 3)), max_size=60))
 def test_bitmaps_kept_step_by_step_equal_bitmaps_made_at_once(steps: list[tuple[bool, int, int]]) -> None:
     """`add` and `remove` against `refill`, repeated and pointless steps included."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.deserialize(empty_database())
-    for adds, model, tag in steps:
-        if adds:
-            connection.execute("INSERT OR IGNORE INTO model_tags VALUES (?,?,1)", (tag, model))
-            bitmaps.add(connection, model, [(bitmaps.TAG, tag)])
-        else:
-            connection.execute("DELETE FROM model_tags WHERE tag = ? AND model = ?", (tag, model))
-            bitmaps.remove(connection, model, [(bitmaps.TAG, tag)])
-    kept = connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall()
-    bitmaps.refill(connection)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(empty_database())
+        for adds, model, tag in steps:
+            if adds:
+                connection.execute("INSERT OR IGNORE INTO model_tags VALUES (?,?,1)", (tag, model))
+                bitmaps.add(connection, model, [(bitmaps.TAG, tag)])
+            else:
+                connection.execute("DELETE FROM model_tags WHERE tag = ? AND model = ?", (tag, model))
+                bitmaps.remove(connection, model, [(bitmaps.TAG, tag)])
+        kept = connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall()
+        bitmaps.refill(connection)
 
-    assert connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall() == kept
-    (pairs,) = connection.execute("SELECT count(*) FROM model_tags").fetchone()
-    assert sum(bitmaps.bit_count(row[3]) for row in kept) == pairs
+        assert connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall() == kept
+        (pairs,) = connection.execute("SELECT count(*) FROM model_tags").fetchone()
+        assert sum(bitmaps.bit_count(row[3]) for row in kept) == pairs
