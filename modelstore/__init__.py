@@ -36,12 +36,14 @@ __all__ = [
     "Model",
     "OutputModel",
     "Registry",
+    "Search",
     "StorageManager",
     "Tag",
     "Task",
     "TaskTypes",
     "errors",
     "open",
+    "to_pandas",
 ]
 
 _HOMES: Final = {
@@ -54,12 +56,14 @@ _HOMES: Final = {
     "Model": ("modelstore.sdk.model", "Model"),
     "OutputModel": ("modelstore.sdk.output_model", "OutputModel"),
     "Registry": ("modelstore.sdk._context", "Registry"),
+    "Search": ("modelstore.query", "Search"),
     "StorageManager": ("modelstore.sdk.storage_manager", "StorageManager"),
     "Tag": ("modelstore.query", "Tag"),
     "Task": ("modelstore.sdk.task", "Task"),
     "TaskTypes": ("modelstore.sdk.task", "TaskTypes"),
     "errors": ("modelstore.errors", ""),
     "open": ("modelstore.sdk._context", "open_registry"),
+    "to_pandas": ("modelstore.sdk.results", "to_pandas"),
 }
 
 

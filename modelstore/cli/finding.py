@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -80,6 +81,12 @@ def _model_row(record: ModelRecord) -> tuple[str, ...]:
 )
 @click.option("--where", metavar="CONDITION", help="Only where this holds, such as \"accuracy > 0.9 and tag('prod')\".")
 @click.option(
+    "--search",
+    metavar="WORDS",
+    help="Only with these words in name, comment, tags or metadata; beginnings of words will do, and quotes within"
+    " hold a phrase together.",
+)
+@click.option(
     "--metadata",
     multiple=True,
     metavar="KEY=VALUE",
@@ -108,6 +115,7 @@ def ls(context: click.Context, /, count: bool, quiet: bool, as_json: bool, **fil
     \b
     Examples:
       modelstore ls --project vision/ocr --published
+      modelstore ls --search "yolo small"
       modelstore ls --tags best --tags -broken
       modelstore ls --tags '["__$and", "prod", "eu"]' --limit 10
       modelstore ls --where "accuracy > 0.9 and created >= 2026-03-01" --order-by -metadata.accuracy
@@ -119,7 +127,7 @@ def ls(context: click.Context, /, count: bool, quiet: bool, as_json: bool, **fil
         total = search.count(registry)
         print_json({"count": total}) if as_json else print_lines([str(total)])
         return
-    found = search.pages(registry)
+    found = chain.from_iterable(search.pages(registry))
     if as_json:
         print_json_list(records.model(registry, record) for record in found)
     elif quiet:
@@ -152,14 +160,13 @@ def _query(words: tuple[str, ...]) -> list[str] | None:
 @click.command(context_settings={"ignore_unknown_options": True}, short_help="Show how a tag query is read.")
 @click.argument("tags", nargs=-1, type=click.UNPROCESSED)
 @click.option("--where", metavar="CONDITION", help="A condition that must hold as well.")
+@click.option("--search", metavar="WORDS", help="Words that must be found as well.")
 @click.option("--plan", is_flag=True, help="Also how the index of the registry answers it.")
 @click.option("--dialect", type=_DIALECTS, default="page", show_default=True, help="How the tag query is read.")
 @json_option
 @registry_option
 @click.pass_context
-def explain(
-    context: click.Context, tags: tuple[str, ...], where: str | None, plan: bool, dialect: str, as_json: bool
-) -> None:
+def explain(context: click.Context, /, tags: tuple[str, ...], plan: bool, as_json: bool, **asked: Any) -> None:
     r"""Show how a tag query, or a condition, is read, as a formula.
 
     TAGS are tags and operators, as for `ls --tags`. Operators go in single quotes, for the shell's sake.
@@ -170,7 +177,7 @@ def explain(
       modelstore explain '__$and' a '__$or' b c
       modelstore explain --where "accuracy > 0.9 or not tag('old')" --plan
     """
-    search = _search(tags=tags, metadata=(), order_by=(), where=where, dialect=dialect)
+    search = _search(tags=tags, metadata=(), order_by=(), **asked)
     formula = search.formula()
     found = search.plan(session_of(context).open(context)) if plan else None
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import InvalidRequestError
 from modelstore.ids import ms_to_clock
+from modelstore.index.texts import mentioning
 from modelstore.query.evaluate import number_of
 from modelstore.query.fields import FIELDS
 from modelstore.query.tree import (
@@ -18,6 +19,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Node,
@@ -152,6 +154,8 @@ class Conditions:
                 return self._tagged([name], key)
             case Untagged():
                 return f"NOT EXISTS (SELECT 1 FROM model_tags AS t WHERE t.model = {key})"
+            case Mentions(text):
+                return f"{key} IN ({mentioning(text, self._bind)})"
             case Not(child):
                 return f"NOT {self.compile(child, key)}"
             case AllOf(children):

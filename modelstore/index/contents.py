@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from modelstore.index import bitmaps
+from modelstore.index import bitmaps, texts
 from modelstore.records.operations import MODEL_FIELDS, TASK_FIELDS
 
 __all__ = ["check_copies", "read_index"]
@@ -125,6 +125,7 @@ def check_copies(connection: Any) -> None:
         " (SELECT count(*) FROM tag_walk WHERE tag = key AND state = 1) FROM tags ORDER BY key"
     ).fetchall()
     _same("tag counts", counts, connection.execute("SELECT key, visible, archived FROM tags ORDER BY key").fetchall())
+    _same("models with other words than search finds them by", [], texts.check(connection))
     kept = connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall()
     connection.execute("SAVEPOINT check_copies")
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from modelstore.errors import (
 from modelstore.index.bitmaps import bit_count
 from modelstore.index.driver import MINIMUM_VERSION, connect, sqlite3
 from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
+from modelstore.index.texts import mentioned, words_of
 from modelstore.index.turns import Turns
 from modelstore.query.evaluate import regexp
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Database", "translated"]
 
 BUSY_TIMEOUT_S = 60.0
+_PATIENCE_MS = 20
 _SYNCHRONOUS_FULL = 2
 
 
@@ -194,6 +196,11 @@ class Database:
             connection = self.connection
             if self._version(connection) == SCHEMA_VERSION:  # another process was first
                 return
+            if connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is None:
+                raise RegistryError(
+                    f"SQLite {sqlite3.sqlite_version} was built without FTS5, which search needs",
+                    'Install another with: pip install "modelstore-local[newsqlite]"',
+                )
             connection.execute("PRAGMA journal_mode = WAL")
             if self._version(connection):
                 self._back_up(connection)
@@ -280,6 +287,8 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.create_function("regexp", 2, regexp, deterministic=True)
+        connection.create_function("words_of", 4, words_of, deterministic=True)
+        connection.create_function("mentioned", 5, mentioned, deterministic=True)
         connection.create_function("bit_count", 1, bit_count, deterministic=True)
         return connection
 
@@ -355,6 +364,26 @@ class Database:
             finally:
                 self._local.depth = 0
                 self.generation += 1  # in this thread's turn: none is lost
+
+    @contextmanager
+    def write_if_free(self) -> Iterator[sqlite3.Connection | None]:
+        """Like `write`, for what can as well be done later: gives None where the registry cannot be written now."""
+        with ExitStack() as stack:
+            yield self._enter_if_free(stack)
+
+    def _enter_if_free(self, stack: ExitStack) -> sqlite3.Connection | None:
+        if self.in_transaction:
+            return stack.enter_context(self.write())
+        if self.read_only or self._turns.taken:
+            return None
+        connection = self.connection
+        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+        try:
+            return stack.enter_context(self.write())
+        except RegistryBusyError:
+            return None
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
     def close(self) -> None:
         """Close every connection of this process. Later use raises `RegistryError`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from modelstore.index import fold, ops
+from modelstore.index import fold, ops, texts
 from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
@@ -169,6 +169,7 @@ def rebuild(connection: sqlite3.Connection) -> int:
         connection.execute(f"DELETE FROM {table}")
     for trigger in _FROZEN_GUARDS:
         connection.execute(TRIGGERS[trigger])
+    texts.forget(connection)
     count = 0
     entities: set[str] = set()
     edited: set[str] = set()
@@ -186,4 +187,6 @@ def rebuild(connection: sqlite3.Connection) -> int:
     creations.write()
     for entity in edited:
         fold.reconcile(connection, entity)
+    while texts.behind(connection):
+        texts.take_in(connection)
     return count

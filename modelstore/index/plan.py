@@ -354,6 +354,7 @@ class _Planner:
             join, more = self._order(order, f"o{number}")
             joins += join
             terms += more
+        terms.append(("m.id", False))
         tables, where = self._tested(branch.source, branch.rest, row=True)
         columns = [f"{expression} AS a{n}" for n, (expression, _) in enumerate(terms)]
         sql = f"SELECT m.key AS model, {', '.join(columns)} FROM {tables}{joins}"

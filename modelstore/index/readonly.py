@@ -25,8 +25,8 @@ _OK: Final = 0
 _DENY: Final = 1
 _PRAGMAS: Final = frozenset(
     {
-        "application_id", "compile_options", "foreign_key_list", "function_list", "index_info", "index_list",
-        "index_xinfo", "table_info", "table_list", "table_xinfo", "user_version",
+        "application_id", "compile_options", "data_version", "foreign_key_list", "function_list", "index_info",
+        "index_list", "index_xinfo", "table_info", "table_list", "table_xinfo", "user_version",
     }
 )  # fmt: skip
 _STATE: Final = frozenset({"application_id", "user_version"})

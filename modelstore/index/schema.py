@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
-__all__ = ["APPLICATION_ID", "FOLDED_TABLES", "SCHEMA_VERSION", "TRIGGERS", "VIEWS", "migrations"]
+__all__ = ["APPLICATION_ID", "FOLDED_TABLES", "SCHEMA_VERSION", "SEARCH_TABLE", "TRIGGERS", "VIEWS", "migrations"]
 
 APPLICATION_ID: Final = 0x6D647374
 """Written into the SQLite header ("mdst"), so that `file` and we can tell whose database it is."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """`PRAGMA user_version` of a database with every migration below applied."""
 
 # States of a model or task row.
@@ -278,6 +278,16 @@ _V1: Final = (
     """,
 )
 
+SEARCH_TABLE: Final = "CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)"
+"""Full-text index: `rowid` is `models.key`, `words` what `modelstore.query.words` makes of the model's texts."""
+
+_V2: Final = (
+    SEARCH_TABLE,
+    # One row: up to which operation of the journal search_words is; it is brought further when somebody searches.
+    "CREATE TABLE search_state (taken INTEGER NOT NULL) STRICT",
+    "INSERT INTO search_state VALUES (0)",
+)
+
 TRIGGERS: Final = {
     # What was published stays: not through another object, not through raw SQL. The one lawful change is the arrival
     # of an earlier publication from elsewhere, which moves published_op back.
@@ -395,6 +405,14 @@ def migrations() -> Migrations:
 
         assert isinstance(db, Database)  # noqa: S101 - narrows the type that sqlite-utils hands over
         for statement in (*_V1, *TRIGGERS.values(), *VIEWS.values()):
+            db.execute(statement)
+
+    @steps()
+    def m002_full_text_search(db: object) -> None:
+        from sqlite_utils import Database
+
+        assert isinstance(db, Database)  # noqa: S101 - as above
+        for statement in _V2:
             db.execute(statement)
 
     return steps

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelstore.index.compile import compared, metadata_holds, numbers
+from modelstore.index.texts import mentioning
 from modelstore.query.explain import explain
-from modelstore.query.tree import Compare, FieldTarget, HasTag, MetaTarget, MetricTarget, Node, TextTarget
+from modelstore.query.tree import Compare, FieldTarget, HasTag, Mentions, MetaTarget, MetricTarget, Node, TextTarget
 
 if TYPE_CHECKING:
     from modelstore.index.compile import Binder
@@ -107,6 +108,9 @@ class Sources:
         return None
 
     def _find_sought(self, node: Node) -> Source | None:
+        if isinstance(node, Mentions):
+            select = mentioning(node.text, self._bind)
+            return self._counted(node, f"({select}) AS f", "f.model", self._bounded(f"({select})"))
         if not isinstance(node, Compare):
             return None
         bind, op, value = self._bind, node.op, node.value

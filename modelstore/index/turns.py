@@ -22,6 +22,11 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
         self._taken = False
 
+    @property
+    def taken(self) -> bool:
+        """Whether it is some thread's turn."""
+        return self._taken
+
     @contextmanager
     def mine(self) -> Iterator[None]:
         """Wait for this thread's turn, which lasts for the block. Not to be nested."""

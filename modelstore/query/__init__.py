@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from modelstore.query.evaluate import Subject, accepts, matches, number_of, regexp
 from modelstore.query.explain import explain
-from modelstore.query.expressions import Field, Meta, Metric, Tag
+from modelstore.query.expressions import Field, Meta, Metric, Search, Tag
 from modelstore.query.fields import FIELDS, to_ms
 from modelstore.query.filters import Cursor, ModelQuery, condition
 from modelstore.query.order import NEWEST_FIRST, Order, order_key, parse_order
@@ -22,6 +22,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Node,
@@ -30,6 +31,7 @@ from modelstore.query.tree import (
     Untagged,
     all_of,
     any_of,
+    has_search,
     negate,
 )
 from modelstore.query.where import parse_where
@@ -47,6 +49,7 @@ __all__ = [
     "Field",
     "FieldTarget",
     "HasTag",
+    "Mentions",
     "Meta",
     "MetaTarget",
     "Metric",
@@ -55,6 +58,7 @@ __all__ = [
     "Node",
     "Not",
     "Order",
+    "Search",
     "Subject",
     "Tag",
     "TextTarget",
@@ -64,6 +68,7 @@ __all__ = [
     "any_of",
     "condition",
     "explain",
+    "has_search",
     "matches",
     "negate",
     "number_of",

@@ -14,6 +14,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Node,
@@ -22,6 +23,7 @@ from modelstore.query.tree import (
     Untagged,
     Value,
 )
+from modelstore.query.words import mentions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,6 +91,8 @@ def accepts(node: Node, subject: Subject) -> bool:
             return name in subject.tags
         case Untagged():
             return not subject.tags
+        case Mentions(text):
+            return mentions(text, _searched(subject))
         case Not(child):
             return not accepts(child, subject)
         case AllOf(children):
@@ -98,6 +102,11 @@ def accepts(node: Node, subject: Subject) -> bool:
         case Compare():
             return _compare(node, subject)
     raise TypeError(f"{node!r} is no condition")
+
+
+def _searched(subject: Subject) -> list[str]:
+    fields = [subject.fields.get("name") or "", subject.fields.get("comment") or ""]
+    return [*fields, *subject.tags, *(text for pair in subject.texts.items() for text in pair)]
 
 
 def _compare(node: Compare, subject: Subject) -> bool:

@@ -12,6 +12,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Node,
@@ -37,6 +38,8 @@ def explain(node: Node) -> str:
             return quote(name)
         case Untagged():
             return "UNTAGGED"
+        case Mentions(text):
+            return f"search({quote(text)})"
         case Compare():
             return _comparison(node)
         case Not(child):

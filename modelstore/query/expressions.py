@@ -13,6 +13,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Node,
@@ -21,11 +22,12 @@ from modelstore.query.tree import (
     Target,
     TextTarget,
 )
+from modelstore.query.words import MAX_WORDS, phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Field", "Meta", "Metric", "Tag"]
+__all__ = ["Field", "Meta", "Metric", "Search", "Tag"]
 
 
 def Tag(name: str) -> Node:  # noqa: N802 - reads as the thing it makes, like Meta and Field beside it
@@ -38,6 +40,24 @@ def Tag(name: str) -> Node:  # noqa: N802 - reads as the thing it makes, like Me
         InvalidRequestError: It is empty or no string.
     """
     return HasTag(check_text(name, "A tag"))
+
+
+def Search(text: str) -> Node:  # noqa: N802 - as above
+    """Return the condition that words are found in the model's name, comment, tags and metadata.
+
+    Args:
+        text: Words, each of which must begin a word there; in double quotes, whole words that must follow one another.
+            Case, accents and punctuation make no difference.
+
+    Raises:
+        InvalidRequestError: It is no text, has no word in it, or more than 64.
+    """
+    asked = phrases(check_text(text, "A search"))
+    if not asked:
+        raise InvalidRequestError(f"There is no word in the search {text!r}", "Search for letters, digits or symbols.")
+    if sum(len(phrase.words) for phrase in asked) > MAX_WORDS:
+        raise InvalidRequestError(f"A search has at most {MAX_WORDS} words", "Leave some out.")
+    return Mentions(text)
 
 
 class _Comparable:

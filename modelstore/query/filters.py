@@ -33,8 +33,9 @@ class ModelQuery:
         metadata: Key to text (or to several, any of which will do) that the metadata value must be as text.
         only_published: Leave out drafts.
         include_archived: Take archived models too.
-        order_by: Sorting, most significant first; newest change first when not given. Models that tie come in the
-            order of registration, latest first.
+        order_by: Sorting, most significant first; newest change first when not given. Models that tie come by id;
+            of two changes at one reading of the clock, which only different writers make, that of the model that came
+            to this registry last comes first.
         limit: At most so many, 1 or more. None: all.
         after: Continue behind this point of the same order. None: from the start.
     """

@@ -6,6 +6,7 @@ comparison with something that is absent, or of another type, is false, and `Not
     Node
     ├── HasTag(name)
     ├── Untagged()
+    ├── Mentions(text)
     ├── Compare(target, op, value)      target: FieldTarget | MetaTarget | TextTarget | MetricTarget
     ├── Not(child)
     ├── AllOf(children)                 no children: true
@@ -32,6 +33,7 @@ __all__ = [
     "Compare",
     "FieldTarget",
     "HasTag",
+    "Mentions",
     "MetaTarget",
     "MetricTarget",
     "Node",
@@ -45,6 +47,7 @@ __all__ = [
     "Value",
     "all_of",
     "any_of",
+    "has_search",
     "negate",
     "size_of",
 ]
@@ -117,6 +120,13 @@ class HasTag(Node):
 @dataclass(frozen=True, slots=True)
 class Untagged(Node):
     """The model carries no tag at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions(Node):
+    """The words of a search are found in the model's name, comment, tags and metadata."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +225,16 @@ def _measure(children: tuple[Node, ...]) -> tuple[int, int]:
     if terms > MAX_TERMS:
         raise InvalidRequestError(f"The query has more than {MAX_TERMS} terms", "Split it into several queries.")
     return depth, terms
+
+
+def has_search(node: Node) -> bool:
+    """Tell whether a condition looks for words anywhere."""
+    match node:
+        case Not(child):
+            return has_search(child)
+        case AllOf(children) | AnyOf(children):
+            return any(map(has_search, children))
+    return isinstance(node, Mentions)
 
 
 TRUE: Final = AllOf(())

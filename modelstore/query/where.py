@@ -3,8 +3,8 @@
     condition   = conjunction { ("or" | "||") conjunction }
     conjunction = negation { ("and" | "&&") negation }
     negation    = { "not" | "!" } primary
-    primary     = "(" condition ")" | "tag" "(" text ")" | text | "exists" "(" target ")" | "untagged"
-                | "true" | "false" | comparison
+    primary     = "(" condition ")" | "tag" "(" text ")" | text | "exists" "(" target ")" | "search" "(" text ")"
+                | "untagged" | "true" | "false" | comparison
     comparison  = target operator value | target ["not"] "in" "(" [value {"," value}] ")"
                 | target ["not"] ("contains" | "matches") text | flag
     operator    = "==" | "=" | "!=" | "<" | "<=" | ">" | ">="
@@ -22,6 +22,7 @@ import difflib
 from typing import Any, Final
 
 from modelstore.errors import InvalidRequestError, WhereSyntaxError
+from modelstore.query.expressions import Search
 from modelstore.query.fields import FIELDS, check_text, constant
 from modelstore.query.tokens import Token, refuse, tokenize
 from modelstore.query.tree import (
@@ -47,7 +48,7 @@ from modelstore.query.tree import (
 __all__ = ["parse_where"]
 
 _OPERATORS: Final[dict[str, Op]] = {"==": "==", "=": "==", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_FUNCTIONS: Final = ("tag", "meta", "field", "metric", "exists")
+_FUNCTIONS: Final = ("tag", "meta", "field", "metric", "exists", "search")
 _VALUES: Final = {"true": True, "false": False, "inf": float("inf"), "nan": float("nan")}
 _STATS: Final[dict[str, Stat]] = {"last": "last", "min": "min", "max": "max"}
 
@@ -116,7 +117,7 @@ class _Parser:
         return node
 
     def _primary(self) -> Node:
-        """Primary = "(" condition ")" | tag(…) | text | exists(…) | "untagged" | "true" | "false" | comparison."""
+        """Primary = "(" condition ")" | tag(…) | text | exists(…) | search(…) | constant | comparison."""
         token = self._peek()
         if self._take("("):
             return self._parenthesised()
@@ -129,6 +130,10 @@ class _Parser:
                 tag = self._string("a tag in quotes")
                 self._expect(")")
                 return HasTag(self._checked(self._tokens[self._next - 2], check_text, tag, "A tag"))
+            if self._calls("search"):
+                asked: Node = self._checked(self._peek(), Search, self._string("what to search for in quotes"))
+                self._expect(")")
+                return asked
             if self._calls("exists"):
                 target = self._target()
                 self._expect(")")

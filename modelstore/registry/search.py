@@ -10,7 +10,20 @@ from modelstore.errors import InvalidRequestError
 from modelstore.index import reader
 from modelstore.index.facts import IndexFacts
 from modelstore.index.plan import Plan, plan, plan_count
-from modelstore.query import Meta, ModelQuery, Node, Order, all_of, explain, parse_order, parse_tags, parse_where
+from modelstore.index.texts import catch_up
+from modelstore.query import (
+    Meta,
+    ModelQuery,
+    Node,
+    Order,
+    Search,
+    all_of,
+    explain,
+    has_search,
+    parse_order,
+    parse_tags,
+    parse_where,
+)
 from modelstore.query.filters import Cursor, condition
 from modelstore.query.order import NEWEST_FIRST
 
@@ -39,6 +52,7 @@ class ModelSearch:
     order_by: str | Sequence[Any] | None = None
     dialect: str = "page"
     task: str | None = None
+    search: str | None = None
 
     def query(self) -> ModelQuery:
         """Return the question as plain data.
@@ -51,7 +65,7 @@ class ModelSearch:
         if self.dialect not in ("page", "clearml-server"):
             raise InvalidRequestError(f"Unknown dialect {self.dialect!r}", "Use 'page' or 'clearml-server'.")
         dialect = cast("Literal['page', 'clearml-server']", self.dialect)
-        parts = [parse_tags(self.tags, dialect=dialect), self._where()]
+        parts = [parse_tags(self.tags, dialect=dialect), self._where(), self._search()]
         texts, comparisons = _metadata(self.metadata)
         return ModelQuery(
             where=all_of([part for part in (*parts, *comparisons) if part is not None]),
@@ -69,6 +83,11 @@ class ModelSearch:
     def _where(self) -> Node | None:
         return parse_where(self.where) if isinstance(self.where, str) else self.where
 
+    def _search(self) -> Node | None:
+        if self.search is None or (isinstance(self.search, str) and not self.search.strip()):
+            return None  # an empty box asks for nothing in particular
+        return Search(self.search)
+
     def run(self, registry: Registry) -> list[ModelRecord]:
         """Return the models, in order: one statement to find them, two to read them.
 
@@ -78,7 +97,16 @@ class ModelSearch:
         """
         return self._page(registry, self._checked(registry))[0]
 
-    def pages(self, registry: Registry, page: int = _PAGE) -> Iterator[ModelRecord]:
+    def check(self, registry: Registry) -> None:
+        """Find out whether the question can be asked.
+
+        Raises:
+            ProjectNotFoundError: There is no such project.
+            InvalidRequestError: A part is not acceptable.
+        """
+        condition(self._checked(registry))
+
+    def pages(self, registry: Registry, page: int = _PAGE) -> Iterator[list[ModelRecord]]:
         """Yield the models page by page; each page begins where the last one ended, whatever others write meanwhile.
 
         A model that is changed meanwhile may come again or not at all where the order depends on what changed; none
@@ -89,7 +117,7 @@ class ModelSearch:
         while left is None or left > 0:
             size = page if left is None else min(page, left)
             records, after = self._page(registry, replace(query, limit=size))
-            yield from records
+            yield records
             if len(records) < size:
                 return
             left = None if left is None else left - size
@@ -122,6 +150,8 @@ class ModelSearch:
         query = self.query()
         if self.project is not None:
             registry.tasks.project(self.project)
+        if query.where is not None and has_search(query.where):
+            catch_up(registry.database)
         return query
 
     def _page(self, registry: Registry, query: ModelQuery) -> tuple[list[ModelRecord], Cursor | None]:

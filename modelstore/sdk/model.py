@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelstore.errors import ModelStoreError
 from modelstore.records.entities import ModelRecord
@@ -12,11 +12,40 @@ from modelstore.sdk._context import Registry, current_registry
 from modelstore.sdk.base_model import BaseModel, model_to_dict
 
 if TYPE_CHECKING:
-    from modelstore.query import Node
+    from typing import Unpack
 
-__all__ = ["BaseModel", "Model", "model_to_dict"]
+    from modelstore.query import Node
+    from modelstore.registry.search import ModelSearch
+    from modelstore.sdk.results import ModelResults
+
+__all__ = ["BaseModel", "Model", "ModelFilters", "model_to_dict"]
 
 logger = logging.getLogger("modelstore")
+
+
+class ModelFilters(TypedDict, total=False):
+    """The arguments of `Model.query_models`."""
+
+    project_name: str | None
+    model_name: str | None
+    tags: Sequence[str] | None
+    only_published: bool
+    include_archived: bool
+    max_results: int | None
+    metadata: Mapping[str, Any] | None
+    where: Node | str | None
+    name_regex: str | None
+    order_by: str | Sequence[Any] | None
+    dialect: str
+    search: str | None
+
+
+def _search(
+    *, project_name: str | None = None, model_name: str | None = None, max_results: int | None = None, **filters: Any
+) -> ModelSearch:
+    from modelstore.registry.search import ModelSearch
+
+    return ModelSearch(project=project_name or None, name=model_name, limit=max_results, **filters)
 
 
 class Model(BaseModel):
@@ -48,9 +77,10 @@ class Model(BaseModel):
         *,
         where: Node | str | None = None,
         name_regex: str | None = None,
-        order_by: str | Sequence[str] | None = None,
+        order_by: str | Sequence[Any] | None = None,
         dialect: str = "page",
-    ) -> list[Model]:
+        search: str | None = None,
+    ) -> ModelResults:
         """Return the models that match all conditions, most recently updated first.
 
         The rows are read once, with their tags and metadata: reading properties of the results costs nothing more.
@@ -66,11 +96,14 @@ class Model(BaseModel):
                 strings with any of them, a number or boolean with a value of that kind, None is ignored.
             where: A further condition: an expression such as ``Meta("accuracy") > 0.9`` or its text.
             name_regex: Regular expression that the name must contain a match of.
-            order_by: Fields or "metadata.KEY", "-" in front for descending; None for "-updated".
+            order_by: Fields, "metadata.KEY" or "metrics.TITLE.SERIES", "-" in front for descending; or a list of
+                these. None for "-updated". Ties come by id.
             dialect: "page" reads ``tags`` as ClearML documents them, "clearml-server" as its server does.
+            search: Words that must all be found in the model's name, comment, tags and metadata, each at the beginning
+                of a word there; in double quotes, whole words that follow one another. None or "" for any.
 
         Returns:
-            The models.
+            The models: a list, which has a method `to_pandas` as well.
 
         Raises:
             ProjectNotFoundError: There is no such project.
@@ -78,24 +111,67 @@ class Model(BaseModel):
             WhereSyntaxError: ``where`` is malformed.
             InvalidRequestError: Another argument is not acceptable.
         """
-        from modelstore.registry.search import ModelSearch
+        from modelstore.sdk.results import ModelResults
 
-        registry = current_registry()
-        search = ModelSearch(
-            project=project_name or None,
-            name=model_name,
+        search_for = _search(
+            project_name=project_name,
+            model_name=model_name,
             tags=tags,
             only_published=only_published,
             include_archived=include_archived,
-            limit=max_results,
+            max_results=max_results,
             metadata=metadata,
             where=where,
             name_regex=name_regex,
             order_by=order_by,
             dialect=dialect,
+            search=search,
         )
+        registry = current_registry()
         version = registry.version
-        return [cls._of(registry, record, version) for record in search.run(registry)]
+        return ModelResults(cls._of(registry, record, version) for record in search_for.run(registry))
+
+    @classmethod
+    def iter_models(cls, **filters: Unpack[ModelFilters]) -> Iterator[Model]:
+        """Yield the models that match all conditions, in order, reading a page at a time: for very many.
+
+        Each page begins where the one before it ended, whatever others write meanwhile: a model that stays as it is
+        comes exactly once. One whose place in the order changes while it is read (any change does, in the order of the
+        last one) may come again or be missed; in the order of "created" or "id" none can.
+
+        Args:
+            **filters: As for `query_models`, by name.
+
+        Yields:
+            The models. What is read of them is of the moment when their page was read.
+
+        Raises:
+            ValueError: As `query_models`, at once and not with the first model.
+        """
+        registry = current_registry()
+        search = _search(**filters)
+        search.check(registry)
+        return cls._pages(registry, search)
+
+    @classmethod
+    def _pages(cls, registry: Registry, search: ModelSearch) -> Iterator[Model]:
+        version = registry.version
+        for page in search.pages(registry):
+            for record in page:
+                yield cls._of(registry, record, version)
+            version = registry.version
+
+    @classmethod
+    def count_models(cls, **filters: Unpack[ModelFilters]) -> int:
+        """Return how many models match all conditions, without reading them.
+
+        Args:
+            **filters: As for `query_models`, by name; ``max_results`` and ``order_by`` change nothing.
+
+        Raises:
+            ValueError: As `query_models`.
+        """
+        return _search(**filters).count(current_registry())
 
     @classmethod
     def remove(

@@ -18,6 +18,7 @@ from modelstore.query import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     MetaTarget,
     MetricTarget,
     Not,
@@ -25,6 +26,7 @@ from modelstore.query import (
     TextTarget,
     Untagged,
 )
+from modelstore.query.words import phrases
 
 if TYPE_CHECKING:
     from modelstore.query import Node
@@ -39,6 +41,7 @@ __all__ = [
     "metadata_text",
     "odd_text",
     "page_tag_lists",
+    "searches",
     "server_tag_lists",
     "subjects",
     "tags",
@@ -167,6 +170,16 @@ def comparisons() -> st.SearchStrategy[Node]:
         compares(st.builds(TextTarget, keys), odd_text(), textual=True),
         compares(metric, number),
     )
+
+
+def searches() -> st.SearchStrategy[Node]:
+    """Return searches for words of the generated texts, parts of them, phrases, and whatever people may type."""
+    part = st.sampled_from(
+        ("yolo", "Yol", "small", "s", "a", "ab", "accu", "odd.key", "1", "CAF\u00c9", "\N{ROBOT FACE}")
+    )
+    quoted = st.lists(part, min_size=1, max_size=3).map(lambda words: f'"{" ".join(words)}"')
+    typed = st.lists(part | quoted | odd_text(), min_size=1, max_size=3).map(" ".join)
+    return typed.filter(phrases).map(Mentions)
 
 
 def trees(leaves: st.SearchStrategy[Node] | None = None, *, max_leaves: int = 8) -> st.SearchStrategy[Node]:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 import modelstore.index.plan as planning
 import modelstore.index.sources as sourcing
 from modelstore.errors import InvalidRequestError
-from modelstore.index import bitmaps
+from modelstore.index import bitmaps, texts
 from modelstore.index.facts import IndexFacts
 from modelstore.index.plan import Plan, plan, plan_count
-from modelstore.index.schema import _V1, TRIGGERS
+from modelstore.index.schema import _V1, _V2, TRIGGERS
 from modelstore.query import (
+    NEWEST_FIRST,
     AllOf,
     AnyOf,
     Compare,
@@ -54,12 +55,19 @@ from modelstore.testing.strategies import (
     comparisons,
     odd_text,
     page_tag_lists,
+    searches,
     subjects,
     trees,
 )
 
 TAGS = ODD_TAGS[:8]
-LEAVES = comparisons() | st.sampled_from(TAGS).map(HasTag) | st.sampled_from(TAGS).map(HasTag) | st.just(Untagged())
+LEAVES = (
+    comparisons()
+    | searches()
+    | st.sampled_from(TAGS).map(HasTag)
+    | st.sampled_from(TAGS).map(HasTag)
+    | st.just(Untagged())
+)
 EXAMPLES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 """The thresholds hold for every example."""
 
@@ -70,7 +78,7 @@ STATES = (0, 0, 0, 0, 1, 1, 2, 3)
 def empty_database() -> bytes:
     """Return the bytes of a database with the schema of this version."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        for statement in (*_V1, *TRIGGERS.values()):
+        for statement in (*_V1, *_V2, *TRIGGERS.values()):
             connection.execute(statement)
         return connection.serialize()
 
@@ -82,6 +90,8 @@ class Table:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.deserialize(empty_database())
         self.db.create_function("regexp", 2, regexp, deterministic=True)
+        self.db.create_function("words_of", 4, texts.words_of, deterministic=True)
+        self.db.create_function("mentioned", 5, texts.mentioned, deterministic=True)
         self.db.create_function("bit_count", 1, bitmaps.bit_count, deterministic=True)
         self.db.executemany(
             "INSERT INTO projects (key, id, name) VALUES (?,?,?)", [(n, f"{n}", p) for n, p in enumerate(PROJECTS)]
@@ -90,8 +100,14 @@ class Table:
         # Keys far apart, so that blocks of bitmaps are crossed and the sign bit is used.
         for number, (subject, state) in enumerate(models):
             self.models[apart * number + 1] = subject, state
-        for key, (subject, state) in self.models.items():
+        for number, (key, (subject, state)) in enumerate(self.models.items()):
+            if number == len(models) // 2:
+                texts.take_in(self.db)  # the others are pending
             self._insert(key, subject, state)
+            self.db.execute(
+                "INSERT INTO ops (stamp, entity_kind, entity, action, changes, actor) VALUES (?,?,?,?,?,?)",
+                (f"{key:032x}", "model", subject.fields["id"], "create", "{}", ""),
+            )
         bitmaps.refill(self.db)
 
     def __del__(self) -> None:
@@ -162,7 +178,9 @@ class Table:
             for place, (x, y) in enumerate(zip(a, b, strict=True)):
                 if x != y:
                     return (-1 if x < y else 1) * (-1 if order.descending and place % 2 else 1)
-        return right - left
+        if query.order_by == NEWEST_FIRST:
+            return right - left
+        return -1 if self.models[left][0].fields["id"] < self.models[right][0].fields["id"] else 1
 
 
 def subject_in(subject: Subject, state: int) -> Subject:

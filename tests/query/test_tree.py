@@ -39,9 +39,9 @@ from modelstore.query import (
     to_ms,
 )
 from modelstore.query.tree import MAX_DEPTH, MAX_TERMS, size_of
-from modelstore.testing.strategies import ODD_TAGS, comparisons, subjects, trees
+from modelstore.testing.strategies import ODD_TAGS, comparisons, searches, subjects, trees
 
-LEAVES = comparisons() | st.builds(HasTag, st.sampled_from(ODD_TAGS[:8])) | st.just(Untagged())
+LEAVES = comparisons() | searches() | st.builds(HasTag, st.sampled_from(ODD_TAGS[:8])) | st.just(Untagged())
 TREES = trees(LEAVES)
 NAN = float("nan")
 

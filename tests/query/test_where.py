@@ -29,9 +29,9 @@ from modelstore.query import (
     to_ms,
 )
 from modelstore.query.explain import quote
-from modelstore.testing.strategies import ODD_TAGS, comparisons, odd_text, subjects, trees
+from modelstore.testing.strategies import ODD_TAGS, comparisons, odd_text, searches, subjects, trees
 
-LEAVES = comparisons() | st.builds(HasTag, st.sampled_from(ODD_TAGS)) | st.just(Untagged())
+LEAVES = comparisons() | searches() | st.builds(HasTag, st.sampled_from(ODD_TAGS)) | st.just(Untagged())
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     (name, "query_models"): (
         (
             "(project_name=None, model_name=None, tags=None, only_published=False, include_archived=False,"
-            " max_results=None, metadata=None, *, where=None, name_regex=None, order_by=None, dialect='page')"
+            " max_results=None, metadata=None, *, where=None, name_regex=None, order_by=None, dialect='page',"
+            " search=None)"
         ),
         MORE,
     )
