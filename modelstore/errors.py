@@ -13,6 +13,7 @@ Each class is also the builtin that a caller would catch: a bad argument is a `V
     │   ├── NotPackagedError
     │   ├── MissingWeightsError
     │   ├── UnsafeArchiveError
+    │   ├── UnreadableWeightsError
     │   └── ModelInUseError
     ├── PublishedModelError (ValueError)
     ├── TaskClosedError (ValueError)
@@ -78,6 +79,7 @@ __all__ = [
     "TagQueryError",
     "TaskClosedError",
     "TaskNotFoundError",
+    "UnreadableWeightsError",
     "UnsafeArchiveError",
     "UploadError",
     "UsageError",
@@ -161,6 +163,10 @@ class MissingWeightsError(InvalidRequestError):
 
 class UnsafeArchiveError(InvalidRequestError):
     """An archive has a member that would be written outside its folder, or is no plain file or folder."""
+
+
+class UnreadableWeightsError(InvalidRequestError):
+    """A file of weights cannot be looked into: its format is not known, or it does not keep to it."""
 
 
 class ModelInUseError(InvalidRequestError):

@@ -27,6 +27,7 @@ CODES: Final[dict[type[BaseException], int]] = {
     errors.NotPackagedError: FAILURE,
     errors.MissingWeightsError: FAILURE,
     errors.UnsafeArchiveError: FAILURE,
+    errors.UnreadableWeightsError: FAILURE,
     errors.ModelInUseError: FAILURE,
     errors.NotFoundError: NOT_FOUND,
     errors.BlobNotFoundError: NOT_FOUND,

@@ -10,11 +10,13 @@ from modelstore.records.values import encode
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from modelstore.inspection import Inspection
     from modelstore.records.entities import HistoryEntry, ModelRecord, ProjectRecord, TaskRecord, UploadRecord
     from modelstore.registry import Registry
     from modelstore.registry.lookup import Lineage
 
 __all__ = [
+    "glance",
     "history_entry",
     "iso",
     "lineage_of",
@@ -111,6 +113,18 @@ def upload(record: UploadRecord) -> dict[str, Any]:
         "host": record.host,
         "pid": record.pid,
         "created": iso(to_datetime(record.created)),
+    }
+
+
+def glance(inspection: Inspection | None) -> dict[str, Any] | None:
+    """Return what a file of weights holds, in a few words; None for None."""
+    if inspection is None:
+        return None
+    return {
+        "format": inspection.format,
+        "tensors": len(inspection.tensors),
+        "parameters": inspection.parameters,
+        "dtypes": inspection.dtypes,
     }
 
 

@@ -9,6 +9,7 @@ import click
 
 from modelstore.cli import records
 from modelstore.cli.finding import state_of
+from modelstore.cli.inspecting import glance, summary
 from modelstore.cli.output import ago, note, plain, print_json, print_json_list, print_lines, size, styled, when
 from modelstore.cli.params import MODEL
 from modelstore.cli.session import json_option, registry_option, session_of
@@ -39,9 +40,10 @@ def show(context: click.Context, model: str, as_json: bool) -> None:
     registry = session_of(context).open(context)
     record = find_model(registry, model)
     around, pending = lineage(registry, record), registry.weights.uploads.pending(record.id)
+    inside = glance(registry, record)
     if as_json:
         extra = {"lineage": records.lineage_of(around), "uploads": [records.upload(one) for one in pending]}
-        print_json(records.model(registry, record) | extra)
+        print_json(records.model(registry, record) | extra | {"weights": records.glance(inside)})
         return
     print_lines([f"{styled(plain(record.name or ''), 'bold')}  {record.id}"])
     address = registry.weights.address(record)
@@ -49,6 +51,8 @@ def show(context: click.Context, model: str, as_json: bool) -> None:
     _print_facts([*_facts(record, uri), *_waiting(pending)])
     _print_part("metadata", [(key, f"{plain(i.text)}  ({i.type})") for key, i in sorted(record.metadata.items())])
     _print_part("labels", [(name, str(number)) for name, number in record.labels.items()])
+    if inside is not None:
+        _print_part(f"inside the weights  ({inside.format})", list(summary(inside)))
     _print_part("lineage", list(_lineage(record, around)))
     _print_text("configuration", record)
 

@@ -14,6 +14,7 @@ from modelstore.registry import rules
 from modelstore.registry.models import dump_config
 from modelstore.sdk._context import Registry
 from modelstore.sdk.configuration import parse_configuration
+from modelstore.sdk.model_looking import ModelLooking
 from modelstore.sdk.model_metadata import ModelMetadata
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["BaseModel", "model_to_dict"]
 logger = logging.getLogger("modelstore")
 
 
-class BaseModel(ModelMetadata):
+class BaseModel(ModelMetadata, ModelLooking):
     """What `Model`, `InputModel` and `OutputModel` have in common.
 
     Two objects are equal when they stand for the same model of the same registry.
@@ -422,15 +423,6 @@ class BaseModel(ModelMetadata):
         except ModelStoreError:
             return f"<{type(self).__name__} {self._model_id} (not found)>"
         return f"<{type(self).__name__} {record.id} {record.name!r}>"
-
-    def _repr_html_(self) -> str:
-        from modelstore.sdk._html import model_html, text_html
-
-        try:
-            self._require_id()
-            return model_html(self._record(), self.url)
-        except ModelStoreError:
-            return text_html(repr(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as a dictionary of plain values, as the command line's `--json` prints it."""
