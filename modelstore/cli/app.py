@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from modelstore import __version__
-from modelstore.cli import caching, changing, failures, finding, inspecting, keeping, relocating, showing
+from modelstore.cli import caching, changing, failures, finding, inspecting, keeping, relocating, scanning, showing
 from modelstore.cli.output import plain, utf8_or_escaped
 from modelstore.cli.session import registry_option
 from modelstore.errors import ModelStoreError
@@ -32,7 +32,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         changing.rm,
         changing.restore,
     ),
-    "Weights": (showing.get, inspecting.inspect, keeping.uploads, relocating.relocate, caching.cache),
+    "Weights": (showing.get, inspecting.inspect, scanning.scan, keeping.uploads, relocating.relocate, caching.cache),
     "Registry": (keeping.demo, keeping.where, keeping.doctor, keeping.rebuild, keeping.completion),
 }
 
@@ -44,6 +44,7 @@ Exit codes:
   2    wrong usage: an unknown option, a malformed query or value, an ambiguous name
   3    not found: a model, project, file or registry
   4    damaged: bytes that differ from their digest, a broken database
+  5    suspect: `scan` found an import that can run anything
   130  interrupted by ctrl-C
   141  whoever read the output went away
 

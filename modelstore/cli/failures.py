@@ -11,12 +11,13 @@ import click
 from modelstore import errors
 from modelstore.cli.output import plain, styled
 
-__all__ = ["CODES", "FAILURE", "INTERRUPTED", "NOBODY_READS", "USAGE", "exit_code", "report"]
+__all__ = ["CODES", "FAILURE", "INTERRUPTED", "NOBODY_READS", "SUSPECT", "USAGE", "exit_code", "report"]
 
 FAILURE: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
 DAMAGED: Final = 4
+SUSPECT: Final = 5
 INTERRUPTED: Final = 130
 NOBODY_READS: Final = 141
 

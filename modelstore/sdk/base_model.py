@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import InvalidRequestError, ModelStoreError
@@ -16,6 +15,7 @@ from modelstore.sdk._context import Registry
 from modelstore.sdk.configuration import parse_configuration
 from modelstore.sdk.model_looking import ModelLooking
 from modelstore.sdk.model_metadata import ModelMetadata
+from modelstore.sdk.model_weights import ModelWeights
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,7 +25,7 @@ __all__ = ["BaseModel", "model_to_dict"]
 logger = logging.getLogger("modelstore")
 
 
-class BaseModel(ModelMetadata, ModelLooking):
+class BaseModel(ModelMetadata, ModelLooking, ModelWeights):
     """What `Model`, `InputModel` and `OutputModel` have in common.
 
     Two objects are equal when they stand for the same model of the same registry.
@@ -314,100 +314,7 @@ class BaseModel(ModelMetadata, ModelLooking):
         """Return the ids of the tasks that use this model as input, in the order in which they were linked."""
         return list(dict.fromkeys(link.task for link in self._registry.models.links(self._require_id(), "input")))
 
-    # -- weights ---------------------------------------------------------------------------------------------------
-
-    def get_local_copy(
-        self,
-        extract_archive: bool | None = None,
-        raise_on_error: bool = False,
-        force_download: bool = False,
-    ) -> str | None:
-        """Return the path of a complete, verified, read-only local copy of the weights.
-
-        Any number of processes may ask at once; remote weights are downloaded once. Weights that the registry holds on
-        this machine are handed out in place. Other local files that were registered by URI are handed out as they are.
-
-        Args:
-            extract_archive: True unpacks an archive and returns the folder; False returns the file; None unpacks
-                packages only.
-            raise_on_error: Raise instead of returning None.
-            force_download: Fetch remote weights again, although a copy is there.
-
-        Returns:
-            Path of the file or folder; None when there are no weights, or they could not be had and
-            ``raise_on_error`` is False (the reason is logged).
-
-        Raises:
-            DownloadError: They could not be had; the cause is chained. Only with ``raise_on_error``.
-        """
-        return self._local(extract_archive, raise_on_error, force_download)
-
-    def get_weights(
-        self, raise_on_error: bool = False, force_download: bool = False, extract_archive: bool = False
-    ) -> str | None:
-        """Return the path of a local copy of the weights file; see `get_local_copy`.
-
-        Raises:
-            DownloadError: It could not be had. Only with ``raise_on_error``.
-        """
-        return self._local(extract_archive, raise_on_error, force_download)
-
-    def get_weights_package(
-        self,
-        return_path: bool = False,
-        raise_on_error: bool = False,
-        force_download: bool = False,
-        extract_archive: bool = True,
-    ) -> str | list[Path] | None:
-        """Return the files of a package.
-
-        Args:
-            return_path: Return the folder instead of what is in it.
-            raise_on_error: Raise instead of returning None.
-            force_download: Fetch it again, although a copy is there.
-            extract_archive: False returns the archive itself, as a path or as a list of one.
-
-        Returns:
-            Paths of what the folder holds on its first level, sorted; or the folder; None when it could not be had.
-
-        Raises:
-            NotPackagedError: The model is a single file.
-            DownloadError: It could not be had. Only with ``raise_on_error``.
-        """
-        if not self._is_package():
-            from modelstore.errors import NotPackagedError
-
-            raise NotPackagedError("Model is not packaged", "Use get_weights() or get_local_copy().")
-        path = self._local(extract_archive, raise_on_error, force_download)
-        if path is None or return_path:
-            return path
-        return sorted(Path(path).iterdir()) if extract_archive else [Path(path)]
-
-    def _is_package(self) -> bool:
-        return self._record().package
-
-    def _local(self, extract: bool | None, raise_on_error: bool, force: bool) -> str | None:
-        from modelstore.errors import DownloadError
-
-        if self._model_id is not None:
-            self._registry.weights.wait(self._model_id, quiet=True)
-        record = self._record()
-        if record.uri is None:
-            if raise_on_error:
-                raise DownloadError(f"The model {record.name!r} ({record.id or 'not registered'}) has no weights yet")
-            return None
-        try:
-            path = self._registry.weights.local_copy(record, extract=extract, force=force)
-        except ModelStoreError as error:
-            message = (
-                f"Could not retrieve a local copy of model weights {record.id}, failed downloading "
-                f"{self._registry.weights.shown(record.uri)}: {error}"
-            )
-            if raise_on_error:
-                raise DownloadError(message) from error
-            logger.error(message)
-            return None
-        return str(path)
+    # -- the rest ---------------------------------------------------------------------------------------------------
 
     def get_offline_mode_folder(self) -> str | None:
         """Return None: nothing here depends on a network, so there is no offline session."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from modelstore.errors import BlobNotFoundError, ReadOnlyStorageError
 from modelstore.storage.etags import etag_of
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Stat", "delete", "exists", "open_file", "stat"]
+
+_BUFFER: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +123,38 @@ def open_file(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | 
     whole = normalise(uri)
     with translated(whole):
         fs, key = open_filesystem(whole, storage_options)
-        stream: IO[bytes] = fs.open(key, "rb")
-        return stream
+        return io.BufferedReader(_Told(fs.open(key, "rb"), whole), _BUFFER)
+
+
+class _Told(io.RawIOBase):
+    """A driver's file whose failures are told in our own terms."""
+
+    def __init__(self, inner: IO[bytes], uri: str) -> None:
+        self._inner, self._uri = inner, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with translated(self._uri):
+            try:
+                return self._inner.seek(offset, whence)
+            except ValueError as error:  # before the beginning: drivers say it like this, files like that
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        with translated(self._uri):
+            block = self._inner.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._inner.close()
+        super().close()

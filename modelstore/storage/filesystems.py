@@ -39,6 +39,7 @@ EXTRAS: Final[Mapping[str, tuple[str, str]]] = {
 """Scheme to the extra that brings its driver, and the driver's module."""
 
 _BUILT_IN: Final = ("file", "memory", "http", "https", "ftp", "zip", "tar")
+_WEB_OPTIONS: Final = frozenset({"headers", "client_kwargs"})
 _ARCHIVES: Final = frozenset({"zip", "tar", "libarchive"})
 _CACHES: Final = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 _ALIASES: Final = {"azure": "az", "abfss": "abfs", "gcs": "gs", "davs": "webdav", "dav": "webdav", "webdavs": "webdav"}
@@ -159,7 +160,8 @@ def _prepare(protocol: str, options: dict[str, Any]) -> None:
 
 def _filesystem(protocol: str, options: dict[str, Any], *, shown: str = "") -> AbstractFileSystem:
     _known(protocol, shown or protocol)
-    if protocol in {"http", "https"} and not _installed("aiohttp"):
+    if protocol in {"http", "https"} and not (options.keys() - _WEB_OPTIONS and _installed("aiohttp")):
+        # fsspec's own takes a server that does not answer for a file that is not there.
         from modelstore.storage.webfiles import WebFileSystem
 
         return WebFileSystem(**options)

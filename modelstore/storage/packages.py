@@ -7,6 +7,7 @@ filesystems that share blocks between files can share them with an unpacked copy
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ from modelstore.storage.fingerprints import Fingerprint, hash_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["EXTRACTING", "collect", "collect_files", "extract", "pack"]
+__all__ = ["EXTRACTING", "collect", "collect_files", "extract", "open_member", "pack"]
 
 EXTRACTING: Final = ".extracting"
 """What the name of an unfinished folder ends in; a process killed while extracting leaves one."""
@@ -164,6 +165,67 @@ def extract(archive: str | os.PathLike[str], folder: str | os.PathLike[str], max
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return final
+
+
+def open_member(archive: IO[bytes], name: str) -> IO[bytes]:
+    """Return a seekable file over one member of an open zip archive, which is closed with it, or at a failure.
+
+    What is read to its end is compared with the member's checksum; wrong bytes raise `IntegrityError`.
+
+    Raises:
+        BlobNotFoundError: It has no such member.
+        IntegrityError: It is no zip archive.
+    """
+    try:
+        return _Member(archive, name)
+    except KeyError as error:
+        raise BlobNotFoundError(f"The archive has no member {name!r}.", "Check the spelling.") from error
+    except zipfile.BadZipFile as error:
+        raise IntegrityError("It is no zip archive, and has no members.") from error
+
+
+class _Member(io.BufferedReader):
+    """A member of an archive, with everything that has to be closed behind it."""
+
+    def __init__(self, archive: IO[bytes], name: str) -> None:
+        self._whole = archive
+        try:
+            self._zip = zipfile.ZipFile(archive)
+            super().__init__(_Checked(self._zip.open(name)))
+        except BaseException:
+            archive.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._whole.close()
+
+
+class _Checked(io.RawIOBase):
+    """A member whose failing checksum is an error of ours."""
+
+    def __init__(self, inner: IO[bytes]) -> None:
+        self._inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            block = self._inner.read(len(buffer))
+        except zipfile.BadZipFile as error:
+            raise IntegrityError(f"A member of the archive is damaged: {error}.") from error
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:

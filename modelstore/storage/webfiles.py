@@ -1,7 +1,8 @@
-"""``http://`` and ``https://`` as a read-only fsspec filesystem on `WebClient`, for when aiohttp is not installed."""
+"""``http://`` and ``https://`` as a read-only fsspec filesystem on `WebClient`."""
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, ClassVar
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
@@ -25,6 +26,7 @@ class WebFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
     def __init__(self, headers: dict[str, str] | None = None, client_kwargs: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._client = WebClient({**(client_kwargs or {}).get("headers", {}), **(headers or {})})
+        weakref.finalize(self, self._client.close)  # nobody closes a filesystem
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

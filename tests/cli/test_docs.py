@@ -79,7 +79,7 @@ def test_the_documentation_has_the_exit_codes_of_the_help() -> None:
     text = CliRunner().invoke(cli, ["--help"]).stdout
     codes = re.findall(r"^    (\d+) ", text, re.MULTILINE)
 
-    assert codes == ["0", "1", "2", "3", "4", "130", "141"]
+    assert codes == ["0", "1", "2", "3", "4", "5", "130", "141"]
     assert re.findall(r"^\| (\d+) \|", _PAGE.read_text(), re.MULTILINE) == codes
 
 
