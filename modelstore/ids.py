@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 __all__ = [
     "clock_of",
     "clock_to_datetime",
+    "is_digest",
     "is_id",
     "is_stamp",
     "make_stamp",
@@ -51,6 +52,11 @@ def project_id(name: str) -> str:
 def is_id(text: object) -> bool:
     """Tell whether ``text`` has the form of an id (32 lower-case hex digits)."""
     return isinstance(text, str) and len(text) == 32 and _HEX.issuperset(text)
+
+
+def is_digest(text: object) -> bool:
+    """Tell whether ``text`` has the form of a digest: "sha256:" and 64 lower-case hex digits."""
+    return isinstance(text, str) and text[:7] == "sha256:" and len(text) == 71 and _HEX.issuperset(text[7:])
 
 
 def is_stamp(text: object) -> bool:

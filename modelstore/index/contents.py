@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from typing import Any
 
-from modelstore.index import bitmaps, texts
+from modelstore.index import bitmaps, reports, texts
 from modelstore.records.operations import MODEL_FIELDS, TASK_FIELDS
 
 __all__ = ["check_copies", "read_index"]
@@ -28,6 +29,8 @@ def read_index(connection: Any) -> dict[str, Any]:
             for row in connection.execute("SELECT id, name, description, output_uri FROM projects")
         },
         "conflicts": _read_conflicts(connection),
+        "scalars": _read_scalars(connection),
+        "plots": _read_plots(connection),
     }
 
 
@@ -108,6 +111,33 @@ def _read_conflicts(connection: Any) -> dict[str, Any]:
     return dict(found)
 
 
+def _read_scalars(connection: Any) -> dict[str, Any]:
+    """Return what is known of each series, and each block of points as stamp and sha256 of its three columns."""
+    found: dict[str, Any] = defaultdict(dict)
+    for row in connection.execute(
+        "SELECT key, entity, title, series, points, finite, last, last_iteration, last_stamp, min, max, mean"
+        " FROM scalar_series ORDER BY entity, title, series"
+    ).fetchall():
+        blocks = connection.execute(
+            "SELECT o.stamp, iterations, times, numbers FROM scalar_blocks AS b JOIN ops AS o ON o.seq = b.op"
+            " WHERE b.series = ? ORDER BY o.stamp",
+            (row[0],),
+        )
+        known = {block[0]: hashlib.sha256(block[1] + block[2] + block[3]).hexdigest() for block in blocks}
+        found[row[1]][row[2], row[3]] = (*row[4:], known)
+    return dict(found)
+
+
+def _read_plots(connection: Any) -> dict[str, Any]:
+    found: dict[str, Any] = defaultdict(dict)
+    for row in connection.execute(
+        "SELECT p.entity, o.stamp, kind, title, series, iteration, time, digest, size, name, url"
+        " FROM plots AS p JOIN ops AS o ON o.seq = p.op ORDER BY p.entity, o.stamp"
+    ):
+        found[row[0]][row[1]] = tuple(row[2:])
+    return dict(found)
+
+
 def check_copies(connection: Any) -> None:
     """See that the structures made for searching agree with the rows they are made from.
 
@@ -126,6 +156,10 @@ def check_copies(connection: Any) -> None:
     ).fetchall()
     _same("tag counts", counts, connection.execute("SELECT key, visible, archived FROM tags ORDER BY key").fetchall())
     _same("models with other words than search finds them by", [], texts.check(connection))
+    metrics = connection.execute(
+        "SELECT model, title, series, last, min, max, mean, points FROM metrics ORDER BY 1, 2, 3"
+    ).fetchall()
+    _same("metrics", list(reports.refill_metrics(connection)), metrics)
     kept = connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall()
     connection.execute("SAVEPOINT check_copies")
     try:

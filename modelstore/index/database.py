@@ -28,6 +28,7 @@ from modelstore.errors import (
 )
 from modelstore.index.bitmaps import bit_count
 from modelstore.index.driver import MINIMUM_VERSION, connect, sqlite3
+from modelstore.index.reports import points_json
 from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
 from modelstore.index.texts import mentioned, words_of
 from modelstore.index.turns import Turns
@@ -289,6 +290,7 @@ class Database:
         connection.create_function("regexp", 2, regexp, deterministic=True)
         connection.create_function("words_of", 4, words_of, deterministic=True)
         connection.create_function("mentioned", 5, mentioned, deterministic=True)
+        connection.create_function("points_json", 3, points_json, deterministic=True)
         connection.create_function("bit_count", 1, bit_count, deterministic=True)
         return connection
 

@@ -8,6 +8,7 @@ entity is a register that the greatest stamp wins. The rules beyond that:
   creation, the others are edits of what they list.
 * The creation sets every field, those it does not list to nothing.
 * A publication fixes the frozen fields; of several the smallest stamp decides.
+* Reports are added (`modelstore.index.reports`), also to what does not exist yet; they change nothing else.
 
 The same rules over plain dictionaries are in `modelstore.testing.reference`; tests hold the two against each other.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelstore.ids import clock_of, project_id
-from modelstore.index import bitmaps, tagging
+from modelstore.index import bitmaps, reports, tagging
 from modelstore.index.creation import (
     cell,
     column,
@@ -76,10 +77,14 @@ def apply(connection: sqlite3.Connection, operation: Operation, seq: int) -> Non
         )
         if operation.kind == "model" and cursor.lastrowid is not None:
             bitmaps.add(connection, cursor.lastrowid, [(bitmaps.STATE, INCOMPLETE)])
+    elif operation.action == "report":
+        pass
     elif creates and (row.created is None or operation.stamp < row.created):
         _refold(connection, row)
     elif row.created is not None and operation.stamp != row.created:
         _edit(connection, row, operation, seq)
+    if operation.action == "report":
+        reports.add(connection, operation, seq)
 
 
 def _find(connection: sqlite3.Connection, kind: str, entity: str) -> _Row | None:

@@ -83,6 +83,8 @@ def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) 
             continue
         creations.write()
         fold.apply(connection, operation, seq)
+        if operation.action == "report":
+            continue
         if connection.execute("SELECT 1 FROM conflicts WHERE entity = ? LIMIT 1", (operation.entity,)).fetchone():
             fold.reconcile(connection, operation.entity)
     creations.write()
@@ -142,6 +144,8 @@ def _has_row(connection: sqlite3.Connection, operation: Operation) -> bool:
 
 def _has_seen_everything(connection: sqlite3.Connection, operation: Operation) -> bool:
     """Tell cheaply that an operation conflicts with nothing here; False only means: look closely."""
+    if operation.action == "report":
+        return True
     if operation.kind == "project":
         return not ops.of_entity(connection, operation.entity)
     table = {"model": "models", "task": "tasks"}[operation.kind]

@@ -89,8 +89,10 @@ def read(connection: Connection, after: int = 0, limit: int | None = None) -> It
 
 
 def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]]:
-    """Return every operation on one entity, in order of arrival."""
-    rows: Iterable[Any] = connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE entity = ? ORDER BY seq", (entity,))
+    """Return every operation on one entity but reports, in order of arrival."""
+    rows: Iterable[Any] = connection.execute(
+        f"SELECT {_COLUMNS} FROM ops WHERE entity = ? AND action <> 'report' ORDER BY seq", (entity,)
+    )
     return [(row[0], operation_from_row(row)) for row in rows]
 
 

@@ -24,7 +24,7 @@ __all__ = ["APPLICATION_ID", "FOLDED_TABLES", "SCHEMA_VERSION", "SEARCH_TABLE", 
 APPLICATION_ID: Final = 0x6D647374
 """Written into the SQLite header ("mdst"), so that `file` and we can tell whose database it is."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """`PRAGMA user_version` of a database with every migration below applied."""
 
 # States of a model or task row.
@@ -161,7 +161,7 @@ _V1: Final = (
     """,
     "CREATE INDEX metadata_value ON metadata (key, value, model)",
     "CREATE INDEX metadata_number ON metadata (key, number, model) WHERE number IS NOT NULL",
-    # What is known of each reported scalar series, for comparing and sorting; NULL where nothing but NaN was reported.
+    # Of each scalar series of a model, what queries compare and sort by: a copy of scalar_series. NULL stands for NaN.
     """
     CREATE TABLE metrics (
         model INTEGER NOT NULL,
@@ -288,6 +288,62 @@ _V2: Final = (
     "INSERT INTO search_state VALUES (0)",
 )
 
+_V3: Final = (
+    # One row a scalar series of a model or task, and what is known of all its points together.
+    """
+    CREATE TABLE scalar_series (
+        key INTEGER PRIMARY KEY,
+        entity TEXT NOT NULL,            -- id of the model or task
+        title TEXT NOT NULL,
+        series TEXT NOT NULL,
+        points INTEGER NOT NULL,
+        finite INTEGER NOT NULL,         -- points that are neither NaN nor infinite
+        last REAL,                       -- of the greatest iteration; of several points there, the one reported last
+        last_iteration INTEGER NOT NULL,
+        last_stamp TEXT NOT NULL,        -- of the operation that brought it
+        min REAL,                        -- NaN apart
+        max REAL,
+        mean REAL,
+        total TEXT NOT NULL,             -- JSON: exact sum of the finite values (modelstore.records.points.exact_sum)
+        UNIQUE (entity, title, series)
+    ) STRICT
+    """,
+    # The points that one operation brought to one series: columns of eight bytes a number, little-endian.
+    """
+    CREATE TABLE scalar_blocks (
+        key INTEGER PRIMARY KEY,
+        series INTEGER NOT NULL,
+        op INTEGER NOT NULL,
+        iterations BLOB NOT NULL,
+        times BLOB NOT NULL,             -- milliseconds since 1970
+        numbers BLOB NOT NULL
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX scalar_blocks_series ON scalar_blocks (series, op)",
+    # Plots and other files that were reported. Small figures stay in the operation, bytes are objects (by digest).
+    """
+    CREATE TABLE plots (
+        key INTEGER PRIMARY KEY,
+        entity TEXT NOT NULL,
+        op INTEGER NOT NULL UNIQUE,
+        kind TEXT NOT NULL,              -- plotly, image, media
+        title TEXT NOT NULL,
+        series TEXT NOT NULL,
+        iteration INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        digest TEXT,
+        size INTEGER,
+        name TEXT,
+        url TEXT
+    ) STRICT
+    """,
+    "CREATE INDEX plots_entity ON plots (entity, title, series, iteration)",
+    "CREATE INDEX plots_digest ON plots (digest) WHERE digest IS NOT NULL",
+    "ALTER TABLE metrics ADD COLUMN mean REAL",
+    "ALTER TABLE metrics ADD COLUMN points INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX metrics_mean ON metrics (title, series, mean, model)",
+)
+
 TRIGGERS: Final = {
     # What was published stays: not through another object, not through raw SQL. The one lawful change is the arrival
     # of an earlier publication from elsewhere, which moves published_op back.
@@ -358,8 +414,23 @@ VIEWS: Final = {
     """,
     "v_metrics": """
         CREATE VIEW v_metrics AS
-        SELECT m.id AS model, m.name AS name, s.title, s.series, s.last, s.min, s.max
+        SELECT m.id AS model, m.name AS name, s.title, s.series, s.last, s.min, s.max, s.mean, s.points
         FROM metrics AS s JOIN models AS m ON m.key = s.model WHERE m.state < 2
+    """,
+    "v_scalars": """
+        CREATE VIEW v_scalars AS
+        SELECT s.entity AS id, s.title, s.series, json_extract(p.value, '$[0]') AS iteration,
+            strftime('%Y-%m-%dT%H:%M:%fZ', json_extract(p.value, '$[1]') / 1000.0, 'unixepoch') AS at,
+            CAST(json_extract(p.value, '$[2]') AS REAL) AS value
+        FROM scalar_series AS s CROSS JOIN scalar_blocks AS b ON b.series = s.key
+            CROSS JOIN json_each(points_json(b.iterations, b.times, b.numbers)) AS p
+    """,
+    "v_plots": """
+        CREATE VIEW v_plots AS
+        SELECT p.entity AS id, p.title, p.series, p.iteration,
+            strftime('%Y-%m-%dT%H:%M:%fZ', p.time / 1000.0, 'unixepoch') AS at, p.kind,
+            json_extract(o.changes, '$.plot.figure') AS figure, p.digest, p.size, p.name, p.url
+        FROM plots AS p JOIN ops AS o ON o.seq = p.op
     """,
     "v_tasks": f"""
         CREATE VIEW v_tasks AS
@@ -370,13 +441,17 @@ VIEWS: Final = {
     "v_history": f"""
         CREATE VIEW v_history AS
         SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ({_STAMP_MS}) / 1000.0, 'unixepoch') AS at, actor, entity_kind,
-            entity, action, changes, stamp, seq
+            entity, action, CASE action WHEN 'report' THEN '{{}}' ELSE changes END AS changes, stamp, seq
         FROM ops
     """,
 }
 """For people with SQL: stable names over tables that may change. Read them; writing goes through the library."""
 
 FOLDED_TABLES: Final = (
+    "metrics",
+    "scalar_blocks",
+    "scalar_series",
+    "plots",
     "models",
     "tags",
     "model_tags",
@@ -413,6 +488,17 @@ def migrations() -> Migrations:
 
         assert isinstance(db, Database)  # noqa: S101 - as above
         for statement in _V2:
+            db.execute(statement)
+
+    @steps()
+    def m003_reports(db: object) -> None:
+        from sqlite_utils import Database
+
+        assert isinstance(db, Database)  # noqa: S101 - as above
+        for statement in _V3:
+            db.execute(statement)
+        for view, statement in VIEWS.items():
+            db.execute(f"DROP VIEW IF EXISTS {view}")
             db.execute(statement)
 
     return steps

@@ -42,7 +42,7 @@ _TEXTS: Final = (
 
 _PENDING: Final = (
     "SELECT e.key FROM ops AS o CROSS JOIN models AS e ON e.id = o.entity"
-    " WHERE o.seq > (SELECT taken FROM search_state) AND o.entity_kind = 'model'"
+    " WHERE o.seq > (SELECT taken FROM search_state) AND o.entity_kind = 'model' AND o.action <> 'report'"
 )
 
 

@@ -4,8 +4,11 @@ An operation changes one entity. Its `changes` map keys to new values; a key is 
 value with a prefix ("tag:prod", "meta:accuracy", "link:input:teacher"), and every key is a register of its own in
 which the greatest stamp wins. None as a value removes what is keyed and clears a field.
 
+A *report* is no register: its scalars or its plot are added to those of the entity, whatever else was reported, and
+replace nothing, so it has no parents.
+
 Two rules go beyond that: a publication fixes the frozen fields for good, and of two publications the one with the
-smaller stamp decides; and the time of last change is the greatest stamp of any operation on the entity.
+smaller stamp decides; and the time of last change is the greatest stamp of any operation on the entity but reports.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from modelstore.errors import InvalidOperationError
-from modelstore.ids import is_id, is_stamp, stamp_ms
+from modelstore.ids import is_digest, is_id, is_stamp, stamp_ms
 
 __all__ = [
     "FROZEN_FIELDS",
     "MODEL_FIELDS",
+    "PLOT_KINDS",
     "PREFIXES",
     "PROJECT_FIELDS",
     "TASK_FIELDS",
@@ -30,7 +34,7 @@ __all__ = [
 ]
 
 EntityKind = Literal["model", "task", "project"]
-Action = Literal["create", "edit", "publish", "delete", "restore"]
+Action = Literal["create", "edit", "publish", "delete", "restore", "report"]
 
 FROZEN_FIELDS: Final = ("uri", "digest", "size", "package", "labels", "config", "framework", "iteration")
 """What a publication fixes for good."""
@@ -66,7 +70,12 @@ _FIELDS: Final[dict[str, frozenset[str]]] = {
     "task": frozenset(TASK_FIELDS),
     "project": frozenset(PROJECT_FIELDS),
 }
-_ACTIONS: Final = frozenset(("create", "edit", "publish", "delete", "restore"))
+_ACTIONS: Final = frozenset(("create", "edit", "publish", "delete", "restore", "report"))
+_PLOT_KEYS: Final = frozenset(
+    ("kind", "title", "series", "iteration", "time", "figure", "digest", "size", "name", "url")
+)
+PLOT_KINDS: Final = ("plotly", "image", "media")
+"""What a plot may be: a Plotly figure, a picture, or another file (audio, video, HTML …)."""
 _TEXT_FIELDS: Final = frozenset(
     (
         "name", "project", "task", "parent", "comment", "uri", "digest", "framework", "type", "status",
@@ -86,7 +95,7 @@ class Operation:
         stamp: Its hybrid clock reading and writer; also its id.
         kind: What sort of entity it changes.
         entity: The entity's id.
-        action: What the author did; `publish` and `create` have rules of their own.
+        action: What the author did; `publish`, `create` and `report` have rules of their own.
         changes: Key to new value (JSON values as `modelstore.records.values.encode` makes them).
         parents: Key to the stamp of the operation whose value this one replaces; keys never set before are absent.
             A deletion names those of all keys, since it hides them all.
@@ -181,6 +190,9 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
         raise refuse("its batch is not a stamp")
     if type(operation.batch_size) is not int or operation.batch_size < 1:
         raise refuse("its batch size is not a positive number")
+    if operation.action == "report":
+        _check_report(operation, refuse)
+        return
     for key, value in operation.changes.items():
         _check_change(operation.kind, key, value, refuse)
     for key, stamp in operation.parents.items():
@@ -188,6 +200,30 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
             raise refuse(f"a parent for {key!r}, which it does not change")
         if not is_stamp(stamp) or stamp >= operation.stamp:
             raise refuse(f"the parent of {key!r} is not an earlier operation")
+
+
+def _check_report(operation: Operation, refuse: Any) -> None:
+    if operation.kind == "project" or operation.parents:
+        raise refuse("projects have no reports, and reports replace nothing")
+    if list(operation.changes) == ["scalars"]:
+        if not isinstance(operation.changes["scalars"], dict):  # the fold looks inside
+            raise refuse("its scalars are no object")
+        return
+    if list(operation.changes) != ["plot"] or not isinstance(operation.changes["plot"], dict):
+        raise refuse("a report is of scalars, or of one plot")
+    plot: dict[str, Any] = operation.changes["plot"]
+    if not _PLOT_KEYS.issuperset(plot) or plot.get("kind") not in PLOT_KINDS:
+        raise refuse("a plot of an unknown kind")
+    texts = [plot.get(key) for key in ("title", "series")] + [plot[key] for key in ("name", "url") if key in plot]
+    numbers = [plot.get(key) for key in ("iteration", "time")] + [plot[key] for key in ("size",) if key in plot]
+    if not all(isinstance(text, str) for text in texts):
+        raise refuse("a name in a plot is no text")
+    if not all(type(number) is int and abs(number) <= _MAX_INT for number in numbers):
+        raise refuse("a number in a plot is no whole number of 64 bits")
+    if "digest" in plot and not is_digest(plot["digest"]):
+        raise refuse("a plot's digest is none")
+    if sum(key in plot for key in ("figure", "digest", "url")) != 1:
+        raise refuse("a plot is a figure, stored bytes or an address")
 
 
 def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa: C901 - one branch a rule

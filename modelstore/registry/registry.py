@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
     from modelstore.registry.doctor import Finding
     from modelstore.registry.models import Models
+    from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
 
@@ -183,6 +184,13 @@ class Registry:
 
         return self._part("weights", Weights)
 
+    @property
+    def reports(self) -> Reports:
+        """What was reported to the models and tasks of this registry: scalars, plots, pictures."""
+        from modelstore.registry.reports import Reports
+
+        return self._part("reports", Reports)
+
     def _part(self, name: str, factory: Callable[[Registry], T]) -> T:
         found: T | None = self._parts.get(name)
         if found is None:
@@ -245,6 +253,8 @@ class Registry:
 
     def _parents_of(self, kind: EntityKind, entity: str, action: Action, keys: list[str]) -> dict[str, str]:
         connection = self.database.connection
+        if action == "report":
+            return {}
         if action == "delete":
             return fold.all_winners(connection, kind, entity)
         return fold.winners(connection, kind, entity, keys)
@@ -317,10 +327,16 @@ class Registry:
     # -- end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Wait for this process's uploads and close the database; later use raises `RegistryError`."""
-        if "weights" in self._parts:
-            self._parts["weights"].close()
-        self.database.close()
+        """Write what was reported, wait for this process's uploads and close the database.
+
+        Later use raises `RegistryError`.
+        """
+        try:
+            for part in ("reports", "weights"):
+                if part in self._parts:
+                    self._parts[part].close()
+        finally:
+            self.database.close()
 
     def __enter__(self) -> Self:
         return self

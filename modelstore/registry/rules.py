@@ -15,6 +15,7 @@ __all__ = [
     "check_labels",
     "check_metadata_key",
     "check_name",
+    "check_number",
     "check_project",
     "check_tags",
     "check_text",
@@ -54,6 +55,18 @@ def check_integer(what: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__") or abs(int(value.__index__())) >= 2**63:
         raise InvalidRequestError(f"The {what} must be a whole number, not {value!r:.80}")
     return int(value.__index__())
+
+
+def check_number(what: str, value: Any) -> float:
+    """Return a number as a float: also one of numpy, an array or tensor of one, or text such as "0.5".
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor of several is a RuntimeError
+        raise InvalidRequestError(f"The {what} must be a number, not {value!r:.80}") from None
 
 
 def check_name(what: str, value: object) -> str:

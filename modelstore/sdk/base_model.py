@@ -16,16 +16,20 @@ from modelstore.sdk.configuration import parse_configuration
 from modelstore.sdk.model_looking import ModelLooking
 from modelstore.sdk.model_metadata import ModelMetadata
 from modelstore.sdk.model_weights import ModelWeights
+from modelstore.sdk.reported import Reported
+from modelstore.sdk.reporting import Reporting
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from modelstore.registry.reports import Owner, Reports
 
 __all__ = ["BaseModel", "model_to_dict"]
 
 logger = logging.getLogger("modelstore")
 
 
-class BaseModel(ModelMetadata, ModelLooking, ModelWeights):
+class BaseModel(ModelMetadata, ModelLooking, ModelWeights, Reporting, Reported):
     """What `Model`, `InputModel` and `OutputModel` have in common.
 
     Two objects are equal when they stand for the same model of the same registry.
@@ -247,6 +251,12 @@ class BaseModel(ModelMetadata, ModelLooking, ModelWeights):
     def _ensured_id(self) -> str:
         """Return the id, after making the record where that is still to be done."""
         return self._require_id()
+
+    def _reports(self) -> tuple[Reports, Owner, str]:
+        return self._registry.reports, "model", self._ensured_id()
+
+    def _reported_id(self) -> str | None:
+        return self._model_id
 
     def _edit(self, **fields: Any) -> None:
         """Set fields of the row."""

@@ -6,14 +6,17 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from modelstore.sdk.reporting import Reporting
+
 if TYPE_CHECKING:
+    from modelstore.registry.reports import Owner, Reports
     from modelstore.sdk.task import Task
 
 __all__ = ["Logger"]
 
 
-class Logger:
-    """The reporting side of one task.
+class Logger(Reporting):
+    """The reporting side of one task: what is reported through it belongs to the task, not to its models.
 
     Args:
         task: The task.
@@ -21,6 +24,9 @@ class Logger:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+
+    def _reports(self) -> tuple[Reports, Owner, str]:
+        return self._task._registry.reports, "task", self._task.id
 
     @classmethod
     def current_logger(cls) -> Logger | None:
@@ -44,7 +50,5 @@ class Logger:
             sys.stdout.flush()
 
     def flush(self, wait: bool = False) -> bool:
-        """Wait for what is still on its way; with ``wait``, for uploads too. Returns True."""
-        if wait:
-            self._task.flush(wait_for_uploads=True)
-        return True
+        """Write what was reported; with ``wait``, wait for uploads too. Returns True."""
+        return self._task.flush(wait_for_uploads=wait)

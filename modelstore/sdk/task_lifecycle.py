@@ -9,6 +9,7 @@ from modelstore.errors import ModelStoreError, TaskClosedError
 from modelstore.ids import now_ms
 from modelstore.registry.tasks import OPEN_STATUSES
 from modelstore.sdk._context import state
+from modelstore.sdk.reported import Reported
 from modelstore.sdk.task_links import TaskLinks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskLifeCycle"]
 
 
-class TaskLifeCycle(TaskLinks):
+class TaskLifeCycle(TaskLinks, Reported):
     """The part of `Task` that is about its status and its end."""
 
     def mark_started(self, force: bool = False) -> None:
@@ -114,11 +115,12 @@ class TaskLifeCycle(TaskLinks):
                 self.publish()
 
     def flush(self, wait_for_uploads: bool = False) -> bool:
-        """Wait for what is on its way, uploads too when that is asked; returns True.
+        """Write what was reported, and wait for uploads when that is asked; returns True.
 
         Raises:
             UploadError: An upload failed.
         """
+        self._registry.reports.flush()
         if wait_for_uploads:
             self._registry.weights.wait(None)
         return True
@@ -171,8 +173,12 @@ class TaskLifeCycle(TaskLinks):
         return Logger(cast("Task", self))
 
     def get_last_iteration(self) -> int:
-        """Return the greatest iteration reported so far; 0 for none."""
-        return self._record().last_iteration or 0
+        """Return the greatest iteration reported so far, with weights or a scalar; 0 for none."""
+        reported = (record.last_iteration for record in self._series())
+        return max(self._record().last_iteration or 0, 0, *reported)
+
+    def _reported_id(self) -> str | None:
+        return self._task_id
 
     def get_initial_iteration(self) -> int:
         """Return the number from which iterations count; 0 unless it was set."""

@@ -142,7 +142,10 @@ class Table:
             self.db.execute("INSERT INTO metadata VALUES (?,?,?,?,?,?,1)", row)
         for title, series in {k[:2] for k in subject.metrics}:
             values = [number_of(subject.metrics.get((title, series, stat))) for stat in ("last", "min", "max")]
-            self.db.execute("INSERT INTO metrics VALUES (?,?,?,?,?,?)", (key, title, series, *values))
+            self.db.execute(
+                "INSERT INTO metrics (model, title, series, last, min, max) VALUES (?,?,?,?,?,?)",
+                (key, title, series, *values),
+            )
 
     def facts(self) -> IndexFacts:
         return IndexFacts(lambda sql, values: self.db.execute(sql, tuple(values)).fetchone())
