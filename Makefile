@@ -105,15 +105,20 @@ build/servers/.stamp:
 bench: .venv-demo/.stamp ## Measure us against the machine's limits, and against the peers that are installed
 	.venv-demo/bin/python -m benchmarks.run $(ARGS)
 
-bench-peers: .venv-peers-mlflow/.stamp .venv-peers-clearml/.stamp .venv-peers-bentoml/.stamp ## Install the peers for make bench
+PEERS := mlflow clearml bentoml transfer aws
+bench-peers: $(PEERS:%=.venv-peers-%/.stamp) ## Install the peers for make bench
 
-.venv-peers-mlflow/.stamp: REQUIREMENT := mlflow>=3,<4
-.venv-peers-clearml/.stamp: REQUIREMENT := clearml==2.1.12
-.venv-peers-bentoml/.stamp: REQUIREMENT := bentoml>=1.4,<2
+.venv-peers-mlflow/.stamp: REQUIREMENTS := "mlflow>=3,<4"
+.venv-peers-clearml/.stamp: REQUIREMENTS := "clearml==2.1.12"
+.venv-peers-bentoml/.stamp: REQUIREMENTS := "bentoml>=1.4,<2"
+# One environment for those that agree with each other; s3fs and the command line of AWS want different botocores.
+.venv-peers-transfer/.stamp: REQUIREMENTS := "s3fs>=2025.1" "fsspec[http]" "huggingface_hub>=1" "pooch>=1.8" \
+	"diskcache>=5.6" "obstore>=0.8"
+.venv-peers-aws/.stamp: REQUIREMENTS := "awscli>=1.42,<2" "boto3>=1.40"
 .venv-peers-%/.stamp: Makefile
 	$(need-python)
 	$(call make-venv,.venv-peers-$*,$(best_python))
-	.venv-peers-$*/bin/python $(PIP_INSTALL) "$(REQUIREMENT)"
+	.venv-peers-$*/bin/python $(PIP_INSTALL) $(REQUIREMENTS)
 	@touch $@
 
 clean: ## Remove everything made here

@@ -14,7 +14,7 @@ from benchmarks.measure import ROOT, Series, Worker
 
 __all__ = ["Arena", "Bar", "Outcome"]
 
-PEERS = ("mlflow", "bentoml", "clearml")
+PEERS = ("mlflow", "bentoml", "clearml", "transfer", "aws")
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
@@ -66,12 +66,14 @@ class Arena:
     Args:
         scratch: An empty folder on the filesystem to be measured.
         quick: A few turns and small sizes: shows that everything runs, measures nothing.
-        peers: Names of peers to leave in; those whose environment is missing are left out.
+        peers: Names of peers' environments to use; those that are missing are left out.
+        mib: Size of the objects whose transfer is measured, MiB.
     """
 
-    def __init__(self, scratch: Path, *, quick: bool, peers: Sequence[str] = PEERS) -> None:
+    def __init__(self, scratch: Path, *, quick: bool, peers: Sequence[str] = PEERS, mib: int = 256) -> None:
         self.scratch = scratch
         self.quick = quick
+        self.mib = 24 if quick else mib
         self.python = Path(sys.executable)
         self.peers = {
             name: python for name in peers if (python := ROOT / f".venv-peers-{name}" / "bin" / "python").exists()

@@ -46,8 +46,9 @@ def importing(arena: Arena) -> Outcome:
         CLASSES: (arena.python, "from modelstore import InputModel, Model, OutputModel, Task"),
         "sqlite3 alone": (arena.python, "import sqlite3"),
     }
-    for peer, python in arena.peers.items():
-        statements[peer] = (python, PEER_IMPORTS.get(peer, f"import {peer}"))
+    for peer in (*REGISTRARS, "clearml"):
+        if python := arena.peers.get(peer):
+            statements[peer] = (python, PEER_IMPORTS.get(peer, f"import {peer}"))
     contenders: dict[str, Callable[[], float]] = {}
     for name, (python, statement) in statements.items():
         contenders[_bare(name)] = partial(_wall, arena, home, python, "-c", "pass")

@@ -13,7 +13,12 @@ from typing import Any
 
 __all__ = ["describe"]
 
-_OURS = ("modelstore-local", "sqlite-utils", "fsspec", "filelock", "xxhash", "platformdirs", "numpy")
+_OURS = ("modelstore-local", "sqlite-utils", "fsspec", "filelock", "xxhash", "platformdirs", "numpy", "s3fs")
+# What is measured of an environment that holds more than one peer.
+_DISTRIBUTIONS = {
+    "transfer": ("s3fs", "fsspec", "aiohttp", "huggingface_hub", "pooch", "diskcache", "obstore"),
+    "aws": ("awscli", "boto3", "s3transfer"),
+}
 
 
 def _first(path: str, key: str) -> str | None:
@@ -73,7 +78,7 @@ def describe(scratch: Path, peers: Mapping[str, Path]) -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "ours": ours,
-        "peers": {name: _versions(python, (name,)) for name, python in peers.items()},
+        "peers": {name: _versions(python, _DISTRIBUTIONS.get(name, (name,))) for name, python in peers.items()},
     }
 
 

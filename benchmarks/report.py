@@ -37,8 +37,9 @@ def _judgement(bar: Bar) -> str:
 
 def _machine(machine: dict[str, Any]) -> list[str]:
     peers = "; ".join(
-        f"{name} {versions.get(name, '?')} on Python {versions['python']}"
-        for name, versions in machine["peers"].items()
+        f"{', '.join(f'{name} {version}' for name, version in versions.items() if name != 'python')}"
+        f" on Python {versions['python']}"
+        for versions in machine["peers"].values()
     )
     ours = ", ".join(f"{name} {version}" for name, version in machine["ours"].items())
     load = f"load {machine['load_before']} before, {machine['load_after']} after"

@@ -17,14 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import foundation
+from benchmarks import cache, foundation, transfer
 from benchmarks.arena import PEERS, Arena, Outcome
 from benchmarks.machine import describe
 from benchmarks.measure import ROOT, ContenderFailedError
 from benchmarks.report import as_markdown, save
 
 QUIET = 2.0
-SUITES = {"foundation": foundation.JOBS}
+SUITES = {"foundation": foundation.JOBS, "cache": cache.JOBS, "transfer": transfer.JOBS}
 
 
 def _arguments() -> argparse.Namespace:
@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="jobs, separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS), help="peers to compare with, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a few turns, small sizes, nothing saved")
+    parser.add_argument("--mib", type=int, default=256, help="size of what is transferred")
     parser.add_argument("--scratch", type=Path, default=ROOT / "benchmarks" / "out", help="filesystem to measure on")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     failed = False
     with tempfile.TemporaryDirectory(dir=arguments.scratch, ignore_cleanup_errors=True) as scratch:
-        arena = Arena(Path(scratch), quick=arguments.quick, peers=arguments.peers.split(","))
+        arena = Arena(Path(scratch), quick=arguments.quick, peers=arguments.peers.split(","), mib=arguments.mib)
         machine = {"date": dt.datetime.now(tz=dt.UTC).date().isoformat()} | describe(Path(scratch), arena.peers)
         for name in wanted:
             begin, load = time.perf_counter(), os.getloadavg()[0]

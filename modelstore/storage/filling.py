@@ -1,6 +1,6 @@
 """Filling one file from one origin: hashed as it arrives, continued after failures.
 
-Parts are received into memory by several threads and appended to the file in order by one, so that the file is at
+Whatever the order in which parts of the object come, they are appended to the file in theirs, so that the file is at
 every moment the beginning of the object and nothing else: that is what makes it resumable without any bookkeeping.
 """
 
@@ -10,20 +10,24 @@ import os
 import threading
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import ModelStoreError
 from modelstore.storage.downloads import Download, Resumable, check_size
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, Hasher, Progress
 from modelstore.storage.origins import ChangedError, Origin
-from modelstore.storage.parts import Parts, Single, Stream
+from modelstore.storage.parts import Parts
 from modelstore.storage.retries import Patience
 from modelstore.storage.webclient import TruncatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Filling"]
 
 _MEBIBYTE: Final = 1 << 20
+_BEHIND: Final = 8  # blocks that hashing may be behind: enough to even out, few enough to be in a cache still
 
 
 class Filling:
@@ -76,10 +80,13 @@ class Filling:
             origin.look(0, in_one=in_one)
         if not start:
             with translated(self._target, writing=True):
-                os.ftruncate(self._descriptor, 0)
+                # Truncating, even of nothing to nothing, makes ext4 write out all bytes when the file is closed.
+                if os.fstat(self._descriptor).st_size:
+                    os.ftruncate(self._descriptor, 0)
             if self._partial is not None:
                 self._partial.begin(origin.etag, origin.size)
-        sink = _Sink(self._descriptor, self._target, start)
+        small = origin.size is not None and origin.size - start < _MEBIBYTE
+        sink = _Sink(self._descriptor, self._target, start, overlapped=not small)
         try:
             self._bring(sink, start, in_one=in_one)
         finally:
@@ -96,24 +103,15 @@ class Filling:
 
     def _bring(self, sink: _Sink, start: int, *, in_one: bool) -> None:
         origin, size = self._origin, self._origin.size
-        before = self._received
         if size is not None and size == start and origin.ranged:
             return
-        if in_one or size is None or not origin.ranged or origin.connections == 1:
-            parts: Parts = Stream(origin, start, None if in_one or not origin.ranged else size, self._patience)
-        elif size - start <= origin.part_bytes:
-            parts = Single(origin, start, size, self._patience, lambda received: self._report(start + received))
-        else:
-            parts = Parts(origin, start, size, self._patience)
+        before = self._received
+        end = None if in_one or not origin.ranged else size
+        parts = Parts(origin, start, end, self._patience, sink.take)
         try:
-            for part in parts:
-                if part is not None:
-                    sink.take(part, parts.release)
-                self._received = before + parts.received
-                self._report(start + parts.received)
+            parts.run(lambda received: self._report(start + received))
         finally:
             self._received = before + parts.received
-            parts.close()
         origin.recheck()
 
     def _report(self, done: int) -> None:
@@ -122,31 +120,35 @@ class Filling:
 
 
 class _Sink:
-    """Appends to the file, and hashes in another thread what has been appended."""
+    """Appends to the file, and hashes what was appended, in a thread of its own if that is worth it."""
 
-    def __init__(self, descriptor: int, target: Path, start: int) -> None:
+    def __init__(self, descriptor: int, target: Path, start: int, *, overlapped: bool) -> None:
         self._descriptor, self._target, self._position = descriptor, target, start
         self._hasher = Hasher()
-        self._queue: SimpleQueue[tuple[memoryview, Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[memoryview, Callable[[memoryview], object]] | None] = SimpleQueue()
+        self._places: SimpleQueue[None] = SimpleQueue()  # a semaphore, many times faster than Python's
         self._thread: threading.Thread | None = None
         if start:
             self._take_in(start)
-
-    def take(self, part: memoryview, release: Any) -> None:
-        """Append ``part``; ``release`` is called with it when it is no longer needed."""
-        with translated(self._target, writing=True):
-            done = 0
-            while done < len(part):
-                done += os.pwrite(self._descriptor, part[done:], self._position + done)
-        self._position += len(part)
-        if self._thread is None and len(part) < _MEBIBYTE:
-            self._hasher.update(part)  # cheaper than waking anybody
-            release(part)
-            return
-        if self._thread is None:
+        if overlapped:
+            for _ in range(_BEHIND):
+                self._places.put(None)
             self._thread = threading.Thread(target=self._hash, name="modelstore-hash", daemon=True)
             self._thread.start()
-        self._queue.put((part, release))
+
+    def take(self, block: memoryview, release: Callable[[memoryview], object]) -> None:
+        """Append ``block``; ``release`` is called with it when it is no longer needed."""
+        with translated(self._target, writing=True):
+            done = 0
+            while done < len(block):
+                done += os.pwrite(self._descriptor, block[done:], self._position + done)
+        self._position += len(block)
+        if self._thread is None:
+            self._hasher.update(block)
+            release(block)
+            return
+        self._places.get()
+        self._queue.put((block, release))
 
     def finish(self) -> Fingerprint:
         """Return the fingerprint of the whole file."""
@@ -158,9 +160,10 @@ class _Sink:
 
     def _hash(self) -> None:
         while (item := self._queue.get()) is not None:
-            part, release = item
-            self._hasher.update(part)
-            release(part)
+            block, release = item
+            self._hasher.update(block)
+            release(block)
+            self._places.put(None)
 
     def _take_in(self, end: int) -> None:
         buffer = memoryview(bytearray(_MEBIBYTE))

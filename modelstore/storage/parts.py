@@ -1,242 +1,305 @@
-"""The bytes of an origin in order, received by as many threads as its connections allow, in bounded memory."""
+"""The bytes of an origin, received over as many connections as help, and passed on in order, in bounded memory.
+
+Every connection receives a part of its own, block by block. Blocks of the part whose turn it is are passed on the
+moment they are there, by the thread that received them and while they are in its cache; those of later parts wait
+in memory. So receiving, writing and hashing overlap however many connections there are, and none of them is needed
+where one is enough.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
 
-from modelstore.storage.origins import ChangedError, Origin, Reader
+from modelstore.storage.origins import ChangedError, Origin
 from modelstore.storage.retries import Patience
 from modelstore.storage.webclient import TruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["Parts", "Single", "Stream"]
+__all__ = ["Parts"]
 
-_MEBIBYTE: Final = 1 << 20
-_STEP: Final = 1 << 18  # how finely progress is told, and how soon a thread sees that it is to stop
-_SPARE: Final = 2  # parts that may wait to be written and hashed while all connections receive
+_BLOCK_BYTES: Final = 1 << 18  # fits the L2 cache; also how finely progress is told and a stop is seen
+_MOST_BLOCKS: Final = 512  # 128 MiB: what sixteen slow connections have received before the first part is complete
+_KEPT_BACK: Final = 16  # blocks that only the part whose turn it is may take, so that it can always go on
+_PARTS_AT_ONCE: Final = 8
 _REPORT_S: Final = 0.1
-_FIRST_THREADS: Final = 4
-_MORE_THREADS: Final = 12
-_BUSY_CORES: Final = 0.8  # above this much work for processors, more connections would only get in each other's way
+_GROW_S: Final = 0.02
+_FIRST_THREADS: Final = 1
+# Above either of these, more connections would only get in each other's way: this much work for processors, or so many
+# bytes a second over each connection.
+_BUSY_CORES: Final = 0.8
+_FAST_BYTES_S: Final = 400e6
+
+
+class Taker(Protocol):
+    """Where the bytes go."""
+
+    def __call__(self, block: memoryview, release: Callable[[memoryview], object], /) -> object:
+        """Take the next block; call ``release`` with it, from any thread, when it is no longer needed."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """Bytes ``begin`` to ``end``, None for all the rest, of which ``done`` have come.
+
+    ``blocks`` wait for their turn. Once ``has_turn`` is set, whoever receives the part passes its blocks on at once.
+    """
+
+    begin: int
+    end: int | None
+    has_turn: bool
+    done: int = 0
+    complete: bool = False
+    blocks: list[memoryview] = field(default_factory=list)
+
+    def left(self) -> int | None:
+        return None if self.end is None else self.end - self.begin - self.done
 
 
 class Parts:
-    """The parts of an object, received by several threads, iterated in order by one.
-
-    At most as many parts are in memory as there are connections and a few more; each buffer is used again once
-    `release` was called with it.
+    """An object on its way; `run` once.
 
     Args:
         origin: Looked at.
         start: Where to begin.
-        size: Where to end; None only for a `Stream`, which goes on to the end.
-        patience: How long a part may go on failing; it is continued in its middle.
-        report: Told the bytes received so far, by a `Single` only: the others are iterated meanwhile.
+        size: Where to end; None to go on to the end of what one connection brings.
+        patience: How long a part may go on failing; it is continued in its middle where the origin can do that.
+        take: Given every block, in order, from one thread at a time.
+
+    Attributes:
+        received: Bytes that have come so far.
     """
 
-    def __init__(
-        self,
-        origin: Origin,
-        start: int,
-        size: int | None,
-        patience: Patience,
-        report: Callable[[int], object] = lambda _: None,
-    ) -> None:
-        self._report, self._finished = report, False
-        self._origin, self._start, self._size, self._patience = origin, start, size, patience
+    def __init__(self, origin: Origin, start: int, size: int | None, patience: Patience, take: Taker) -> None:
+        self._origin, self._start, self._size = origin, start, size
+        self._patience, self._take = patience, take
         self.received = 0
-        self._state = threading.Condition()
+        self._state = threading.Lock()
+        self._passing = threading.Lock()
         self._stop = threading.Event()
+        self._over = threading.Event()
         self._error: BaseException | None = None
-        self._ready: dict[int, memoryview] = {}
-        self._next = self._released = self._window = 0
-        self._free: list[memoryview] = []
+        self._parts: dict[int, _Part] = {}
+        self._begun = self._turn = 0
+        self._position: int | None = start  # where the next part begins; None when there is none
+        self._blocks = _Blocks(self._stop)
         self._threads: list[threading.Thread] = []
-        self._count = self._count_parts()
+        self._most_threads = 1
+        if size is not None:
+            self._most_threads = min(origin.connections, -(-(size - start) // origin.part_bytes))
 
-    def _count_parts(self) -> int | None:
-        return -(-((self._size or 0) - self._start) // self._origin.part_bytes)
+    def run(self, report: Callable[[int], object]) -> None:
+        """Bring everything; small objects in this thread, since threads would cost more than they.
 
-    def _most_workers(self) -> int:
-        return min(self._origin.connections, self._count or 1)
+        Args:
+            report: Told from this thread, now and then, how many bytes have come.
+        """
+        if self._size is not None and self._size - self._start <= self._origin.part_bytes:
+            self._work_off(report)
+            return
+        try:
+            self._start_threads(_FIRST_THREADS)
+            self._watch(report)
+        finally:
+            self._close()
 
-    def __iter__(self) -> Iterator[memoryview | None]:
-        """Yield the parts in order, and None now and then while the next one is on its way."""
-        self._start_threads(_FIRST_THREADS)
-        wall, cpu = time.monotonic(), time.process_time()
-        index = 0
-        while True:
-            if time.monotonic() - wall >= _REPORT_S:
-                if time.process_time() - cpu < _BUSY_CORES * (time.monotonic() - wall):
-                    self._start_threads(_MORE_THREADS)  # each connection is slow: object stores, long distances
-                wall, cpu = time.monotonic(), time.process_time()
-            with self._state:
-                while index not in self._ready:
-                    if self._error is not None:
-                        raise self._error
-                    if self._count is not None and index >= self._count:
-                        self._finished = True
-                        return
-                    if not self._state.wait(_REPORT_S):
-                        break
-                part = self._ready.pop(index, None)
-            index += part is not None
-            yield part
+    def _watch(self, report: Callable[[int], object]) -> None:
+        wall, cpu, received = time.monotonic(), time.process_time(), self.received
+        while not self._over.wait(_GROW_S if len(self._threads) < self._most_threads else _REPORT_S):
+            report(self.received)
+            passed = time.monotonic() - wall
+            slow = self.received - received < _FAST_BYTES_S * passed * len(self._threads)
+            if slow and passed >= _GROW_S and time.process_time() - cpu < _BUSY_CORES * passed:
+                self._start_threads(self._origin.connections)  # object stores, long distances
+            wall, cpu, received = time.monotonic(), time.process_time(), self.received
+        if self._error is not None:
+            raise self._error
+        report(self.received)
 
     def _start_threads(self, count: int) -> None:
-        for _ in range(min(count, self._most_workers() - len(self._threads))):
+        for _ in range(min(count, self._most_threads - len(self._threads))):
             name = f"modelstore-download-{len(self._threads)}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
-            self._window = len(self._threads) + _SPARE
             thread.start()
 
-    def release(self, part: memoryview) -> None:
-        """Take back a part that was iterated."""
-        with self._state:
-            self._free.append(part)
-            self._released += 1
-            self._state.notify_all()
+    def _close(self) -> None:
+        """Stop the threads; those that wait for a server are woken by dropping its connection.
 
-    def close(self) -> None:
-        """Stop the threads; those that wait for a server are woken by dropping its connection."""
+        Nothing is passed on any more once this returns, whatever a thread that could not be woken may still receive.
+        """
+        finished = self._over.is_set() and self._error is None
         self._stop.set()
-        with self._state:
-            self._state.notify_all()
-        if not self._finished:
+        self._blocks.wake()
+        with self._passing:
+            pass
+        if not finished:
             self._origin.close()
         for thread in self._threads:
             thread.join(1.0)
 
     def _work(self) -> None:
         try:
-            while (taken := self._take_index()) is not None:
-                index, buffer = taken
-                begin = self._start + index * self._origin.part_bytes
-                end = min(begin + self._origin.part_bytes, self._size or 0)
-                part = buffer[: end - begin]
-                self._receive(begin, end, part)
-                self._deliver(index, part)
-        except BaseException as error:  # noqa: BLE001 - a thread's top: whoever iterates raises it
-            self._fail(error)
+            self._work_off()
+        except BaseException as error:  # noqa: BLE001 - a thread's top: whoever called `run` raises it
+            self._error = self._error or error
+            self._stop.set()
+            self._blocks.wake()
+            self._over.set()
 
-    def _take_index(self) -> tuple[int, memoryview] | None:
+    def _work_off(self, report: Callable[[int], object] = lambda _: None) -> None:
+        while (part := self._take_part()) is not None:
+            self._receive(part, report)
+            with self._state:
+                part.complete = True
+                if not part.has_turn:
+                    continue
+            while following := self._following():
+                for block in following:
+                    self._pass_on(block)
+
+    def _take_part(self) -> _Part | None:
         with self._state:
-            while not self._stop.is_set() and self._error is None:
-                if self._count is not None and self._next >= self._count:
-                    return None
-                if self._next < self._released + self._window:
-                    self._next += 1
-                    return self._next - 1, self._buffer()
-                self._state.wait()
-        return None
+            begin = self._position
+            if begin is None or self._stop.is_set():
+                return None
+            end = self._size
+            if end is not None and self._origin.connections > 1:
+                # Where one connection is enough, requests are all that is left to save.
+                enough = self._begun and len(self._threads) == 1
+                end = min(begin + self._origin.part_bytes * (_PARTS_AT_ONCE if enough else 1), end)
+            self._position = end if end != self._size else None
+            part = self._parts[self._begun] = _Part(begin, end, self._begun == self._turn)
+            self._begun += 1
+            return part
 
-    def _buffer(self) -> memoryview:
-        whole = self._free.pop().obj if self._free else bytearray(self._buffer_bytes())
-        return memoryview(whole)
-
-    def _buffer_bytes(self) -> int:
-        return self._origin.part_bytes
-
-    def _deliver(self, index: int, part: memoryview) -> None:
+    def _following(self) -> list[memoryview]:
+        """Return what has its turn now that a part is complete; if it is still to come, it is passed on as it comes."""
         with self._state:
-            self._ready[index] = part
-            self._state.notify_all()
+            while (part := self._parts.get(self._turn)) is not None:
+                if part.blocks:
+                    blocks, part.blocks = part.blocks, []
+                    return blocks
+                if not part.complete:
+                    part.has_turn = True
+                    self._blocks.wake()
+                    return []
+                del self._parts[self._turn]
+                self._turn += 1
+            if self._position is None and self._turn == self._begun:
+                self._over.set()
+            return []
 
-    def _fail(self, error: BaseException) -> None:
-        with self._state:
-            if self._error is None:
-                self._error = error
-            self._state.notify_all()
-
-    def _receive(self, begin: int, end: int, part: memoryview) -> None:
-        """Fill ``part``, continuing in its middle after failures."""
-        patience, done = self._patience.fresh(), 0
-        while done < len(part):
+    def _receive(self, part: _Part, report: Callable[[int], object]) -> None:
+        """Receive a part, continuing in its middle after failures."""
+        patience = self._patience.fresh()
+        while part.left() != 0:
             try:
-                reader = self._origin.read(begin + done, end)
-                try:
-                    while done < len(part) and (count := self._read_some(reader, part[done:])):
-                        done += count
-                        patience.progressed()
-                finally:
-                    reader.close()
-                if done < len(part):
-                    raise TruncatedError(f"a part ended {len(part) - done} bytes early")
+                self._follow(part, patience, report)
             except ChangedError:
                 raise
             except Exception as error:
-                if self._stop.is_set() or not patience.after(error, self._stop.wait):
+                if self._stop.is_set() or not self._origin.ranged or not patience.after(error, self._stop.wait):
                     raise
-
-    def _read_some(self, reader: Reader, room: memoryview) -> int:
-        count = reader.readinto(room[:_STEP])
-        with self._state:
-            self.received += count
-        return count
-
-
-class Single(Parts):
-    """One part, received by the calling thread: most objects are small, and threads would cost more than they."""
-
-    def __iter__(self) -> Iterator[memoryview | None]:
-        end = self._size or 0
-        part = memoryview(bytearray(end - self._start))
-        self._receive(self._start, end, part)
-        self._finished = True
-        yield part
-
-    def _read_some(self, reader: Reader, room: memoryview) -> int:
-        count = super()._read_some(reader, room)
-        self._report(self.received)
-        return count
-
-
-class Stream(Parts):
-    """One stream in order, received by one thread; continued after failures where the origin can begin anywhere."""
-
-    def _count_parts(self) -> int | None:
-        return None
-
-    def _buffer_bytes(self) -> int:
-        return _MEBIBYTE
-
-    def _work(self) -> None:
-        patience, position = self._patience.fresh(), self._start
-        while True:
-            try:
-                position = self._follow(position, patience)
-            except Exception as error:  # noqa: BLE001 - a thread's top: whoever iterates raises it
-                position = self._start + self.received
-                again = self._origin.ranged and not isinstance(error, ChangedError)
-                if self._stop.is_set() or not again or not patience.after(error, self._stop.wait):
-                    self._fail(error)
-                    return
             else:
                 return
 
-    def _follow(self, position: int, patience: Patience) -> int:
-        reader = self._origin.read(position, self._size)
+    def _follow(self, part: _Part, patience: Patience, report: Callable[[int], object]) -> None:
+        block: memoryview | None = self._blocks.get(part)  # before a server is asked, which would not wait for it
+        reader = self._origin.read(part.begin + part.done, part.end)
         try:
-            while (taken := self._take_index()) is not None:
-                index, buffer = taken
-                done = 0
+            while part.left() != 0:
+                room = (block or self._blocks.get(part))[: part.left()]
+                block = None
+                filled = 0
                 try:
-                    while done < len(buffer) and (count := self._read_some(reader, buffer[done:])):
-                        done += count
-                        patience.progressed()
+                    while filled < len(room) and (count := reader.readinto(room[filled:])):
+                        filled += count
                 finally:
-                    # What came before a failure counts: the stream is continued after it.
-                    self._deliver(index, buffer[:done])
-                if done < len(buffer):
-                    with self._state:
-                        self._count = self._next
-                        self._state.notify_all()
-                    return position
+                    # What came before a failure counts: the part is continued after it.
+                    if filled:
+                        patience.progressed()
+                    part.done += filled
+                    self._deliver(part, room[:filled])
+                report(self.received)
+                if filled < len(room):
+                    if part.end is None:
+                        return
+                    raise TruncatedError(f"a part ended {part.left()} bytes early")
         finally:
             reader.close()
-        return position
+
+    def _deliver(self, part: _Part, block: memoryview) -> None:
+        """Pass a block on if it is its turn, else keep it."""
+        with self._state:
+            self.received += len(block)
+            if not part.has_turn:
+                part.blocks.append(block)
+                return
+        self._pass_on(block)
+
+    def _pass_on(self, block: memoryview) -> None:
+        with self._passing:  # `_close` waits for this, and stops what would come later
+            if self._stop.is_set():
+                raise ConnectionAbortedError("stopped")
+            self._take(block, self._blocks.put)
+
+
+class _Blocks:
+    """Memory in blocks, bounded, used again. Taking and giving back need no lock while there is enough."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._free: list[memoryview] = []
+        self._made = self._waiting = 0
+        lock = threading.Lock()
+        self._lock = lock
+        self._first, self._others = threading.Condition(lock), threading.Condition(lock)
+
+    def get(self, part: _Part) -> memoryview:
+        """Return an empty block for a part; waits while only the one whose turn it is may have more."""
+        if part.has_turn or len(self._free) > _KEPT_BACK:
+            try:
+                return self._free.pop()  # the one used last: most likely still in a cache
+            except IndexError:
+                pass
+        with self._lock:
+            self._waiting += 1  # before looking once more: who gives one back now will see it
+            try:
+                while not self._stop.is_set():
+                    if (block := self._take(part)) is not None:
+                        return block
+                    (self._first if part.has_turn else self._others).wait()
+            finally:
+                self._waiting -= 1
+        raise ConnectionAbortedError("stopped")
+
+    def _take(self, part: _Part) -> memoryview | None:
+        if len(self._free) + _MOST_BLOCKS - self._made <= (0 if part.has_turn else _KEPT_BACK):
+            return None
+        if self._made < _MOST_BLOCKS:
+            self._made += 1
+            return memoryview(bytearray(_BLOCK_BYTES))
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+    def put(self, block: memoryview) -> None:
+        """Take back a block, or a beginning of one."""
+        self._free.append(memoryview(block.obj))
+        if self._waiting:
+            with self._lock:
+                self._first.notify()
+                if len(self._free) > _KEPT_BACK:
+                    self._others.notify()
+
+    def wake(self) -> None:
+        """Have everybody who waits look again: all is to stop, or somebody's turn has come."""
+        with self._lock:
+            self._first.notify_all()
+            self._others.notify_all()

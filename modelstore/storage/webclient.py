@@ -130,7 +130,7 @@ class WebClient:
             method: Such as ``GET``.
             url: Absolute.
             headers: On top of the client's own.
-            body: Bytes, a memoryview or an open file, sent as it is; its length must be in ``headers``.
+            body: Bytes or an open file, sent from its beginning; its length must be in ``headers``.
             accept: Statuses that are returned; all others raise.
 
         Raises:
@@ -192,7 +192,9 @@ class WebClient:
             except BaseException as error:
                 connection.close()
                 # A server may close a kept connection at any moment; that says nothing about the next one.
-                if reused and isinstance(error, _STALE) and not hasattr(body, "read"):
+                if reused and isinstance(error, _STALE):
+                    if hasattr(body, "seek"):
+                        body.seek(0)
                     continue
                 raise
             return Response(parts.geturl(), raw.status, raw.headers, raw, connection, home)

@@ -95,7 +95,7 @@ def test_a_large_object_crosses_the_wire_once(tmp_path: Path, data: bytes) -> No
         download(server.serve("/big", data), tmp_path / "b")
 
         assert server.sent_bytes == len(data)
-        assert server.requests["GET /big"] == 3
+        assert server.requests["GET /big"] <= 3
 
 
 def test_parts_come_side_by_side(tmp_path: Path, data: bytes) -> None:
