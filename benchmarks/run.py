@@ -17,14 +17,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import cache, foundation, transfer
+from benchmarks import cache, foundation, query, transfer
 from benchmarks.arena import PEERS, Arena, Outcome
 from benchmarks.machine import describe
 from benchmarks.measure import ROOT, ContenderFailedError
 from benchmarks.report import as_markdown, save
 
 QUIET = 2.0
-SUITES = {"foundation": foundation.JOBS, "cache": cache.JOBS, "transfer": transfer.JOBS}
+SUITES = {
+    "foundation": foundation.JOBS,
+    "cache": cache.JOBS,
+    "transfer": transfer.JOBS,
+    "query": query.JOBS,
+    "bulk": query.BULK_JOBS,
+}
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["peak_rss_since", "serve", "start_peak", "unique_file"]
+__all__ = ["peak_rss_since", "per_call", "serve", "start_peak", "unique_file"]
 
 
 def serve(jobs: dict[str, Callable[..., Any]]) -> None:
@@ -37,6 +39,19 @@ def unique_file(folder: str, number: int, size: int) -> str:
     with open(path, "wb") as file:
         file.write(number.to_bytes(8, "big") + os.urandom(size - 8))
     return path
+
+
+def per_call(job: Callable[[], Any], *, least: int = 3, seconds: float = 0.1) -> float:
+    """Return the median of several calls, in seconds: as many as there is time for, at least so many."""
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(taken) < least or time.perf_counter() < until:
+        begin = time.perf_counter()
+        job()
+        taken.append(time.perf_counter() - begin)
+        if len(taken) == 1 and taken[0] > 10 * seconds:
+            break
+    return statistics.median(taken)
 
 
 def _status(key: str) -> float:
