@@ -69,7 +69,7 @@ SHAPES = {
             ],
         ),
         Shape("AND of four and not a fifth", ["__$and", "vision", "nightly", "gpu", "prod", "__$not", "demo"]),
-        Shape("broad in one project", ["vision"], {"project_name": "area-05/detect"}),
+        Shape("broad in one project", ["vision"], {"project_name": "area-1/detect"}),
         Shape("not what the newest half has", ["-schema-v2"]),
         Shape("common and old", ["__$and", "legacy", "vision", "gpu"], mlflow=_all("legacy", "vision", "gpu")),
         Shape("two halves that never meet", ["__$and", "gpu", "cpu"], worst=True, mlflow=_all("gpu", "cpu")),

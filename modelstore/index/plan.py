@@ -7,12 +7,13 @@ branches are merged; a condition that excludes only walks all models.
 
 A walk is long when what is tested for is rare or old. So unless the walked set is small, the newest `SAMPLE` of it are
 tested first, and when they do not go far towards filling the page, the planner counts what the alternatives would
-give: the set that an index on values yields, sorted, or the exact intersection of bitmaps.
+give: the set that an index on values yields, sorted, or the exact intersection of bitmaps. When that set is too large
+to be sorted, the walk leaps over what the bitmaps exclude (`_leap`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.errors import InvalidRequestError
@@ -63,6 +64,10 @@ _SORTING: Final = 2
 _MAX_BRANCHES: Final = 64
 _MAX_WALKS: Final = 3
 _MAX_SAMPLES: Final = 12
+_MAX_LEAPS: Final = 2
+
+_LATEST_BLOCKS: Final = (16, 128, 1024)
+"""Blocks of a bitmap from which a leap tries to fill the page: at least one model in each, at most 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class _Planner:
         self._states = (VISIBLE, ARCHIVED) if query.include_archived else (VISIBLE,)
         self._sources = Sources(facts, self._bind, self._states, whole=whole)
         self._samples = 0
+        self._leaps = 0
         self._steps: list[str] = []
         asked = condition(query)
         self._node = simplify(self._known(asked))
@@ -258,14 +264,63 @@ class _Planner:
         if sought is not None and not sought.ordered and sought.rows < cost:
             cost, walk = sought.rows, _Branch(sought, _without(conjuncts, sought.answers))
         met = self._intersection(conjuncts)
-        if met is None or met.rows * _SORTING >= cost:
-            return [walk]
-        return [_Branch(met, _without(conjuncts, met.answers))] if met.rows else []
+        if met is None or not met.rows:
+            return [walk] if met is None else []
+        if met.rows > FEW and walk.source.ordered:
+            leap = self._leap(conjuncts, walk, met)
+            if leap is not None:
+                return leap
+        return [walk if met.rows * _SORTING >= cost else _Branch(met, _without(conjuncts, met.answers))]
+
+    def _leap(self, conjuncts: Sequence[Node], walk: _Branch, met: Source) -> list[_Branch] | None:
+        """Take the models of a large set that were registered last, and walk only past those registered before them.
+
+        Of a set that has nothing of what changed last, those registered last are likely to be those changed last. Let
+        the page be filled from them, down to a time of change, the edge: what else belongs on the page is newer than
+        the edge and was registered before them. A walk down to the edge that tests nothing but those is short.
+        """
+        if self._leaps == _MAX_LEAPS or met.answers is None:
+            return None
+        self._leaps += 1
+        found = self._latest(conjuncts, met.answers)
+        if found is None:
+            return None
+        latest, first, edge = found
+        bounds = f"{walk.source.key} < {self._bind(first)} AND {walk.source.alias}.updated >= {self._bind(edge)}"
+        newer = replace(
+            walk.source,
+            label=f"those of {walk.source.label} that were registered earlier and changed later",
+            where=f"{walk.source.where} AND {bounds}",
+        )
+        return [latest, _Branch(newer, walk.rest)]
+
+    def _latest(self, conjuncts: Sequence[Node], settable: Node) -> tuple[_Branch, int, int] | None:
+        """Return the members of a set that were registered last and fill the page, the first's key, and the edge."""
+        blocks = self._blocks(settable)
+        for number in _LATEST_BLOCKS:
+            sql, values = self._bind.finish(
+                f"SELECT coalesce(min(block), 0) FROM (SELECT block FROM ({blocks}) ORDER BY block DESC LIMIT {number})"
+            )
+            first = self._facts.count(sql, values)
+            held = f"SELECT * FROM ({blocks}) WHERE block >= {self._bind(first)}"
+            label = f"those registered last of the models in the bitmaps of {explain(settable)}"
+            source = self._sources.chosen(label, intersect.members(held), number, settable)
+            branch = _Branch(source, _without(conjuncts, settable))
+            page = self._select(branch, self._states, str(self._page_size))
+            sql, values = self._bind.finish(
+                f"SELECT CASE count(*) WHEN {self._page_size} THEN min(updated) ELSE 0 END FROM ({page})"
+            )
+            edge = self._facts.count(sql, values)
+            if edge:
+                return branch, first << 6, edge
+        return None
 
     def _intersection(self, conjuncts: Sequence[Node]) -> Source | None:
         """Return the exact set that all conditions on tags, project and publication leave, counted."""
         settable = simplify(all_of(c for c in conjuncts if intersect.is_set(c)))
-        if not 1 < len(intersect.sets_of(settable)) <= intersect.MAX_SETS or settable in (TRUE, FALSE):
+        if settable in (TRUE, FALSE) or isinstance(settable, (HasTag, Compare)):
+            return None  # what a walk answers by itself
+        if len(intersect.sets_of(settable)) > intersect.MAX_SETS:
             return None
         blocks = self._blocks(settable)
         sql, values = self._bind.finish(intersect.count(blocks))
