@@ -39,6 +39,10 @@ class Facts(Protocol):
         """Return the one number that a statement selects; the planner bounds what it reads."""
         ...
 
+    def value(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Return the one value that a statement selects; the planner bounds what it reads."""
+        ...
+
 
 class IndexFacts:
     """The facts of one database, each asked once.
@@ -74,3 +78,8 @@ class IndexFacts:
         """Return the one number that a statement selects."""
         row = self._one(sql, parameters)
         return 0 if row is None else int(row[0])
+
+    def value(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Return the one value that a statement selects."""
+        row = self._one(sql, parameters)
+        return None if row is None else row[0]

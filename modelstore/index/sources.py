@@ -132,7 +132,7 @@ class Sources:
                 return self._counted(node, where, "s.model", self._bounded(where))
         return None
 
-    def chosen(self, label: str, select: str, rows: int, answers: Node) -> Source:
+    def chosen(self, label: str, select: str, rows: int, answers: Node | None) -> Source:
         """Return the source of the models whose keys a statement selects as ``model``."""
         tables = f"({select}) AS k CROSS JOIN models AS m ON m.key = k.model"
         return Source(label, tables, "m.key", "1", rows, ordered=False, alias="m", has_row=True, answers=answers)

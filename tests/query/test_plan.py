@@ -3,6 +3,7 @@
 import functools
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import modelstore.index.leap as leaping
+import modelstore.index.orders as ordering
 import modelstore.index.plan as planning
 import modelstore.index.sources as sourcing
 from modelstore.errors import InvalidRequestError
@@ -233,6 +236,9 @@ def thresholds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(planning, "FEW", request.param[0])
     monkeypatch.setattr(planning, "SAMPLE", request.param[1])
     monkeypatch.setattr(sourcing, "CAP", request.param[2])
+    monkeypatch.setattr(leaping, "EARLY", 0 if request.param[0] == 0 else 100)
+    monkeypatch.setattr(leaping, "SAMPLE", request.param[1])
+    monkeypatch.setattr(ordering, "BUDGET", 3 * request.param[2])
 
 
 @pytest.mark.usefixtures("thresholds")
@@ -362,6 +368,94 @@ def test_the_plan_is_the_one_that_the_facts_suggest(
 
     assert words in halves.plan(query).explain()
     assert halves.keys(query) == halves.expected(query)[:100]
+
+
+@pytest.fixture(scope="module")
+def turned() -> Iterator[Table]:
+    """9,000 models: half of them, every second, got a tag after all were registered; a quarter has what is new."""
+    made = models(9000, lambda n: ({"late"} if n % 2 else set()) | ({"new"} if n >= 6750 else {"old"}))
+    for place, (subject, state) in enumerate(made):
+        if "late" in subject.tags:
+            made[place] = replace(subject, fields={**subject.fields, "updated": 20_000 + place * 7 % 9000}), state
+    table = Table(made, apart=1)
+    yield table
+    table.db.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (~Tag("late"), 'whatever else changed since then has the tag "late"'),
+        (~Tag("late") & ~Tag("right"), 'whatever else changed since then has the tag "late"'),
+        (Tag("old") & ~Tag("late"), 'whatever else changed since then has the tag "late"'),
+        (~Tag("late") & (Meta("accuracy") < 0.9), 'whatever else changed since then has the tag "late"'),
+        (~Tag("new") & ~Tag("late"), 'whatever else changed since then has the tag "late"'),
+    ],
+)
+def test_a_walk_leaps_over_what_was_tagged_lately(
+    turned: Table, where: Node, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of all models were given a tag and changed last; the others are found without testing them all."""
+    plain_thresholds(monkeypatch)
+    query = ModelQuery(where=where, limit=50)
+
+    assert words in turned.plan(query).explain()
+    assert turned.keys(query) == turned.expected(query)[:50]
+    second = replace(query, after=Plan.cursor(turned.rows(query)[-1]))
+    assert turned.keys(second) == turned.expected(query)[50:100]
+
+
+def test_a_walk_leaps_over_what_was_registered_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest third has a tag: those registered before are taken, and who changed since then is looked for."""
+    plain_thresholds(monkeypatch)
+    made = models(9000, lambda n: {"recent"} if n >= 6000 else set())
+    # One old model without the tag was changed last but one, another in the middle of the newest.
+    for place, updated in ((17, 8998), (18, 7000)):
+        subject, state = made[place]
+        made[place] = replace(subject, fields={**subject.fields, "updated": updated}), state
+    table = Table(made, apart=1)
+    query = ModelQuery(where=~Tag("recent"), limit=50)
+
+    assert "registered earlier and changed later" in table.plan(query).explain()
+    assert table.keys(query) == table.expected(query)[:50]
+    assert table.keys(query)[:2] == [18, 19]
+    table.db.close()
+
+
+@pytest.mark.parametrize("term", ["name", "-name", "id", "-id", "updated", "metadata.accuracy", "-metadata.accuracy"])
+@pytest.mark.parametrize("where", [None, Tag("broad"), ~Tag("broad") & (Meta("accuracy") > 0.2)])
+def test_other_orders_sort_no_more_than_can_be_on_the_page(
+    halves: Table, term: str, where: Node | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value that the page reaches is looked up in an index first; pages follow each other as ever."""
+    plain_thresholds(monkeypatch)
+    query = ModelQuery(where=where, limit=60, order_by=(parse_order(term), parse_order("-created")))
+    expected = halves.expected(query)
+    for page in range(3):
+        assert "models up to number 60 in this order" in halves.plan(query).explain()
+        rows = halves.rows(query)
+        assert [row[0] for row in rows] == expected[60 * page :][:60]
+        query = replace(query, after=Plan.cursor(rows[-1]))
+
+
+@pytest.mark.parametrize(
+    ("where", "term"),
+    [
+        (Tag("rare"), "name"),  # so few that all are sorted
+        (Tag("left") & Tag("right"), "name"),  # never a full page
+        (None, "comment"),  # no index
+        (None, "metadata.note"),  # text comes behind all numbers, and has no index of its own kind
+    ],
+)
+def test_other_orders_sort_everything_where_no_index_helps(
+    halves: Table, where: Node | None, term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the same."""
+    plain_thresholds(monkeypatch)
+    query = ModelQuery(where=where, limit=60, order_by=(parse_order(term),))
+
+    assert "models up to" not in halves.plan(query).explain()
+    assert halves.keys(query) == halves.expected(query)[:60]
 
 
 def test_values_are_bound_and_never_part_of_the_statement(halves: Table) -> None:
