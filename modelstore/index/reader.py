@@ -37,10 +37,12 @@ TASK_COLUMNS: Final = (
 )
 
 _CHUNK: Final = 10_000
+_parse: Final = json.JSONDecoder().raw_decode
+"""Reads JSON of our own writing, which has no blanks around it: half the time of `json.loads` on a short text."""
 
 
 def _strings(cell: str) -> tuple[str, ...]:
-    return () if cell == "[]" else tuple(json.loads(cell))
+    return () if cell == "[]" else tuple(_parse(cell)[0])
 
 
 def model_from_row(row: Sequence[Any], metadata: dict[str, MetadataItem]) -> ModelRecord:
@@ -98,7 +100,7 @@ def _metadata(database: Database, keys: Sequence[int]) -> dict[int, dict[str, Me
     result: dict[int, dict[str, MetadataItem]] = {}
     for owner, key, kind, text, value in rows:
         # A plain string is its own text; parsing it would be the larger part of reading a page.
-        item = MetadataItem(kind, text, text if kind == "str" else loads(value))
+        item = MetadataItem(kind, text, text if kind == "str" else decode(_parse(value)[0]))
         result.setdefault(owner, {})[key] = item
     return result
 
