@@ -118,26 +118,34 @@ def connect(database: Any, **options: Any) -> Connection:
         return connection
 
 
-_held: list[Any] = []
+class _Holding(threading.local):
+    """The locks that a thread took to fork; each thread its own, since a fork that waited too long goes on anyway."""
+
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
+
+
+_holding = _Holding()
 
 
 def _before_fork() -> None:
     deadline = time.monotonic() + _FORK_WAIT_S
+    held = _holding.locks
     if _opening.acquire(timeout=_FORK_WAIT_S):
-        _held.append(_opening)
+        held.append(_opening)
     for connection in _connections.copy():
         if connection.inside.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            _held.append(connection.inside)  # noqa: PERF401 - what is held so far must be known if this is interrupted
+            held.append(connection.inside)  # one by one: what is held so far must be known if this is interrupted
 
 
 def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    while _holding.locks:
+        _holding.locks.pop().release()
 
 
 def _after_fork_in_child() -> None:
     global _opening, _connections  # noqa: PLW0603 - a lock that another thread held stays held here: all begins anew
-    _held.clear()
+    _holding.locks.clear()
     _opening = threading.RLock()
     _connections = weakref.WeakSet()
 

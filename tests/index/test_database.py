@@ -7,11 +7,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import modelstore.index.database as database_module
+import modelstore.index.driver as driver_module
 import modelstore.index.schema as schema_module
 from modelstore import OutputModel, Task
 from modelstore import open as open_registry
@@ -274,6 +277,32 @@ def test_a_forked_child_has_a_connection_of_its_own(tmp_path: Path) -> None:
     assert len(registry.database.all("SELECT 1 FROM models")) == 5
     assert [f for f in registry.check(deep=True) if f.severity != "note"] == []
     registry.close()
+
+
+def test_two_threads_that_fork_at_once_let_go_of_their_own_locks_only() -> None:
+    """The second gives up waiting for the first, and goes on: neither may take the other's locks, nor lose one."""
+    connection = driver_module.connect(":memory:", check_same_thread=False)
+    first_is_in, second_is_out = threading.Event(), threading.Event()
+
+    def first() -> None:
+        driver_module._before_fork()
+        first_is_in.set()
+        second_is_out.wait(30)
+        driver_module._after_fork()
+
+    def second() -> None:
+        first_is_in.wait(30)
+        driver_module._before_fork()
+        driver_module._after_fork()
+
+    with ThreadPoolExecutor(2) as pool:
+        forks = [pool.submit(first), pool.submit(second)]
+        forks[1].exception()
+        second_is_out.set()
+        assert [fork.exception() for fork in forks] == [None, None]
+    assert connection.inside.acquire(timeout=1)
+    connection.inside.release()
+    connection.close()
 
 
 def test_a_closed_registry_says_so(tmp_path: Path) -> None:
