@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from modelstore.inspection.bytesource import ByteSource, Cursor, malformed
 from modelstore.inspection.contents import Inspection, Span, TensorInfo
-from modelstore.inspection.limits import MOST_TENSORS, Budget, check_layout, check_shape, shortened
+from modelstore.inspection.limits import MOST_TENSORS, Budget, check_layout, check_shape, shortened, text_steps
 
 __all__ = ["MAGIC", "TYPES", "read"]
 
@@ -110,10 +110,10 @@ class _Reader:
         return self._cursor.unpack(self._order + form)
 
     def _string(self) -> str:
-        self._budget.spend()
         length = self._number("Q")
         if length > _MOST_STRING:
             raise malformed(self._source.name, f"a text in it would have {length} bytes")
+        self._budget.spend(text_steps(length))
         return self._cursor.take(length).decode("utf-8", "replace")
 
     def _value(self, kind: int, depth: int) -> Any:

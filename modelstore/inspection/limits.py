@@ -9,10 +9,22 @@ from typing import Any, Final
 from modelstore.inspection.bytesource import malformed
 from modelstore.inspection.contents import TensorInfo
 
-__all__ = ["MOST_TENSORS", "Budget", "bits_of", "check_layout", "check_shape", "shortened"]
+__all__ = [
+    "MOST_IN_NAMES",
+    "MOST_TENSORS",
+    "Budget",
+    "bits_of",
+    "check_layout",
+    "check_shape",
+    "shortened",
+    "text_steps",
+]
 
 MOST_TENSORS: Final = 250_000
 """Tensors of one file; the largest models known have some 90,000 in all their files together."""
+
+MOST_IN_NAMES: Final = 1 << 26
+"""Characters of all tensors' names: where they are made of the names around them, a small file makes gigabytes."""
 
 _MOST_DIMENSIONS: Final = 64
 _MOST_ELEMENTS: Final = 1 << 62
@@ -75,6 +87,11 @@ class Budget:
         self._steps -= steps
         if self._steps < 0:
             raise malformed(self._name, "its header has more parts than any model")
+
+
+def text_steps(length: int) -> int:
+    """Return the steps that a text of so many bytes costs, so that no budget lets a file fill the memory with texts."""
+    return 1 + length // 64
 
 
 def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:

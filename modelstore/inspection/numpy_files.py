@@ -93,7 +93,7 @@ def _type(descr: Any) -> tuple[str, int | None]:
     """Return a type's name and bytes; None for those where that takes more than a word."""
     match = _CODE.fullmatch(descr) if isinstance(descr, str) else None
     if match is None:
-        return "record" if isinstance(descr, list) else str(descr)[:40], None
+        return "record" if isinstance(descr, list) else descr[:40] if isinstance(descr, str) else "?", None
     code, digits = match[1], int(match[2][:9] or 0)
     if code in _WORDS and digits in (1, 2, 4, 8, 16, 32):
         return f"{_WORDS[code]}{digits * 8}", digits

@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from modelstore.inspection.bytesource import ByteSource, Cursor, malformed
 from modelstore.inspection.contents import Inspection, Span, TensorInfo
-from modelstore.inspection.limits import MOST_TENSORS, Budget, bits_of, check_shape, shortened
+from modelstore.inspection.limits import (
+    MOST_IN_NAMES,
+    MOST_TENSORS,
+    Budget,
+    bits_of,
+    check_shape,
+    shortened,
+    text_steps,
+)
 
 __all__ = ["looks_like", "read"]
 
@@ -52,6 +60,7 @@ class _Reader:
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._budget = Budget(source.name, _MOST_STEPS)
+        self._names = Budget(source.name, MOST_IN_NAMES)
         self._tensors: list[TensorInfo] = []
         self._nodes: Counter[str] = Counter()
         self._about: dict[str, Any] = {}
@@ -117,6 +126,7 @@ class _Reader:
     def _text(self, cursor: Any) -> str:
         if not isinstance(cursor, Cursor) or cursor.left > _MOST_TEXT:
             raise malformed(self._source.name, "a text in it is far too long")
+        self._budget.spend(text_steps(cursor.left))
         return shortened(cursor.take(cursor.left).decode("utf-8", "replace"))
 
     def _pair(self, cursor: Cursor) -> tuple[str, str]:
@@ -189,6 +199,7 @@ class _Reader:
                 spans.append(Span(value.position, value.left))
         dtype = _TYPES.get(number, f"type {number}")
         info = TensorInfo(f"{above}{own or name}{suffix}", dtype, check_shape(self._source.name, dims), 0)
+        self._names.spend(len(info.name))
         bits = bits_of(dtype)
         nbytes = -(-info.parameters * bits // 8) if bits else size
         file = "external data" if external else None

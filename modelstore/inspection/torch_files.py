@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from modelstore.inspection.bytesource import ByteSource, malformed
 from modelstore.inspection.contents import Inspection, Span, TensorInfo
-from modelstore.inspection.limits import MOST_TENSORS, bits_of, check_shape, shortened
+from modelstore.inspection.limits import MOST_IN_NAMES, MOST_TENSORS, Budget, bits_of, check_shape, shortened
 from modelstore.inspection.pickles import Call, Global, Pairs, Persistent, read_pickle
 from modelstore.inspection.zips import Member, prefix_of
 
@@ -50,6 +50,7 @@ class _Reader:
         self._source, self._found, self._pickle = source, found, pickle
         self._folder = pickle.name.removesuffix("data.pkl")
         self._tensors: dict[str, TensorInfo] = {}
+        self._names = Budget(source.name, MOST_IN_NAMES)
         self._facts: dict[str, Any] = {}
         self._memory: dict[tuple[Any, ...], str] = {}
 
@@ -94,6 +95,7 @@ class _Reader:
     def _add(self, tensor: TensorInfo) -> None:
         if len(self._tensors) >= MOST_TENSORS:
             raise malformed(self._source.name, "it has more tensors than any model")
+        self._names.spend(len(tensor.name))
         self._tensors.setdefault(tensor.name, tensor)
 
     def _tensor(self, path: tuple[str, ...], value: Any) -> TensorInfo | None:

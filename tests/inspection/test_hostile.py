@@ -246,6 +246,14 @@ def test_a_storage_that_is_not_there_is_an_error() -> None:
         _look("a.pt", torch_zip({}, {}, data=_tensor_call(b"K\x00K\x02\x85K\x01\x85")))
 
 
+def test_a_type_that_is_an_enormous_number_is_shown_as_unknown() -> None:
+    """Python refuses to write such a number in decimals."""
+    header = b"{'descr': 0x" + b"f" * 20_000 + b", 'fortran_order': False, 'shape': (1,)}"
+    array = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + bytes(8)
+
+    assert _look("a.npy", array)["a"].dtype == "?"
+
+
 def _zip(entries: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -266,6 +274,51 @@ def test_members_that_overlap_are_refused() -> None:
     """A zip bomb without nesting is made of these."""
     with pytest.raises(UnreadableWeightsError, match="overlaps"):
         _look("a.npz", _overlapping())
+
+
+def _long_names() -> bytes:
+    names = struct.pack("<Q", 1 << 24) + bytes(1 << 24) + struct.pack("<IIQ", 0, 0, 0)
+    return b"GGUF" + struct.pack("<IQQ", 3, 80, 0) + names * 80 + bytes(64)
+
+
+def _long_prefixes(tensors: int = 200_000) -> bytes:
+    """Return a small file in which each tensor is named after all the graphs around it."""
+    graph = field(5, b"") * tensors
+    for _ in range(10):
+        graph = field(1, field(3, b"n") + field(2, b"x" * 16_000) + field(5, field(6, graph)))
+    return onnx(graph)
+
+
+def _long_paths(tensors: int = 200_000) -> bytes:
+    """Return a small file in which each tensor is named after all the dictionaries around it."""
+    key = b"X" + struct.pack("<I", 1000) + b"k" * 1000
+    call = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(N)tR"
+    data = b"\x80\x02" + b"}" + (key + b"}") * 60 + key + b"](" + call + b"q\x00" + b"h\x00" * (tensors - 1) + b"e"
+    return torch_zip({}, {}, data=data + b"s" * 61 + b".")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("a.onnx", _long_prefixes), ("a.pt", _long_paths)], ids=["long prefixes", "long paths"]
+)
+def test_names_made_of_long_names_are_bounded(name: str, make: Callable[[], bytes]) -> None:
+    """Fifty gigabytes of names would come of three megabytes."""
+    with pytest.raises(UnreadableWeightsError, match="more parts than any model"):
+        _look(name, make())
+
+
+def test_long_texts_use_up_what_a_gguf_file_may_have(tmp_path: Path) -> None:
+    """Four gigabytes of names in a file that takes next to nothing on the disk."""
+    path = tmp_path / "a.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 256, 0))
+        for _ in range(256):
+            file.write(struct.pack("<Q", 1 << 24))
+            file.seek(1 << 24, os.SEEK_CUR)
+            file.write(struct.pack("<IIQ", 0, 0, 0))
+        file.write(bytes(64))
+
+    with pytest.raises(UnreadableWeightsError, match="more parts than any model"):
+        inspect_path(path)
 
 
 def _hostile() -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -302,6 +355,9 @@ def _hostile() -> Iterator[tuple[str, Callable[[], bytes]]]:
     yield "many texts.gguf", lambda: gguf(keys=3, extra=strings)
     yield "many fields.onnx", lambda: b"\x08\x08" + b"\x08\x01" * 20_000_000
     yield "many nodes.onnx", lambda: onnx(b"\x0a\x00" * 20_000_000)
+    yield "long names.gguf", _long_names
+    yield "long prefixes.onnx", _long_prefixes
+    yield "long paths.pt", _long_paths
     yield "many dimensions.onnx", lambda: onnx(field(5, field(1, b"\x01" * 50_000_000)))
 
 
