@@ -60,7 +60,12 @@ class LocalCopies:
         Raises:
             CorruptRegistryError: What was noted about moves cannot be read.
         """
-        return self.redirects(record.uri) if record.published and record.uri is not None else record.uri
+        if record.uri is None or not record.published or not self.redirects:
+            return record.uri
+        published = self._registry.database.one(
+            "SELECT o.stamp FROM models AS m JOIN ops AS o ON o.seq = m.published_op WHERE m.id = ?", (record.id,)
+        )
+        return record.uri if published is None else self.redirects(record.uri, published[0])
 
     def address(self, record: ModelRecord) -> str | None:
         """Return where a model's weights are today, as other programs understand it; None without weights."""

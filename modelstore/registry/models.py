@@ -89,17 +89,19 @@ class Models:
             archived: Also consider archived models.
         """
         wanted = self._registry.weights.logical(uri)
+        redirects = self._registry.weights.redirects
         rows = self._database.all(
             "SELECT key FROM models WHERE uri = ? AND state <= ? ORDER BY state, created, key LIMIT 1",
             (wanted, int(archived)),
         ) or [
             row
-            for former in self._registry.weights.redirects.formerly(wanted)
+            for former in redirects.formerly(wanted)
             for row in self._database.all(
-                "SELECT key FROM models WHERE uri = ? AND state <= ? AND published_op IS NOT NULL"
-                " ORDER BY state, created, key LIMIT 1",
+                "SELECT m.key, o.stamp FROM models AS m JOIN ops AS o ON o.seq = m.published_op"
+                " WHERE m.uri = ? AND m.state <= ? ORDER BY m.state, m.created, m.key",
                 (former, int(archived)),
             )
+            if redirects(former, row[1]) == wanted
         ]
         return reader.models(self._database, [rows[0][0]])[0] if rows else None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import BlobNotFoundError, CorruptRegistryError, IntegrityError, InvalidRequestError
+from modelstore.index.ops import last_stamp
 from modelstore.journal import Draft
 from modelstore.records.entities import UploadRecord
 from modelstore.registry.uploads import is_alive
@@ -65,45 +66,63 @@ class Relocation:
 class Redirects:
     """Where the weights of published models were moved, oldest move first: ``redirects.json`` of a registry folder.
 
+    A move is of what was published by then: what is published later at the old place is there.
     Safe for threads and processes: read again when the file has changed, replaced as a whole.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "redirects.json"
         self._seen: tuple[int, int, int] | None = None
-        self._moves: list[tuple[str, str]] = []
+        self._moves: list[tuple[str, str, str]] = []
 
-    def __call__(self, uri: str) -> str:
-        """Return where the bytes behind a published URI are today.
+    def __bool__(self) -> bool:
+        """Tell whether there was any move.
 
         Raises:
             CorruptRegistryError: The file is damaged.
         """
-        for old, new in self._read():
-            uri = relocated(uri, old, new) or uri
+        return bool(self._read())
+
+    def __call__(self, uri: str, published: str) -> str:
+        """Return where the bytes behind a published URI are today.
+
+        Args:
+            uri: As it was published.
+            published: Stamp of the publication.
+
+        Raises:
+            CorruptRegistryError: The file is damaged.
+        """
+        for old, new, last in self._read():
+            if published <= last:
+                uri = relocated(uri, old, new) or uri
         return uri
 
     def formerly(self, uri: str) -> list[str]:
-        """Return the addresses that lead to ``uri`` today, the latest first."""
-        found = [uri]
-        for old, new in reversed(self._read()):
-            found += [former for one in found if (former := relocated(one, new, old)) is not None]
-        return [former for former in found[1:] if self(former) == uri]
+        """Return the addresses that may lead to ``uri`` today, the latest first; when they were published decides."""
+        found = {uri: None}
+        for old, new, _ in reversed(self._read()):
+            found |= {former: None for one in found if (former := relocated(one, new, old)) is not None}
+        return list(found)[1:]
 
-    def add(self, old: str, new: str) -> None:
-        """Note a move; as part of a transaction of the registry, which keeps other writers out."""
+    def add(self, old: str, new: str, last: str) -> None:
+        """Note a move; as part of a transaction of the registry, which keeps other writers out.
+
+        Args:
+            old: The place before.
+            new: The place after.
+            last: The greatest stamp in the journal.
+        """
         moves = self._read()
-        if moves and moves[-1] == (old, new):
-            return  # an earlier try got as far as this
         draft = self._path.with_name(f"redirects.{os.urandom(6).hex()}.tmp")
         with translated(self._path, writing=True):
             with draft.open("w", encoding="utf-8") as file:
-                json.dump({"format": 1, "moves": [*moves, (old, new)]}, file, indent=1)
+                json.dump({"format": 1, "moves": [*moves, (old, new, last)]}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path)
 
-    def _read(self) -> list[tuple[str, str]]:
+    def _read(self) -> list[tuple[str, str, str]]:
         try:
             status = os.stat(self._path)
         except FileNotFoundError:
@@ -111,7 +130,8 @@ class Redirects:
         looks = (status.st_mtime_ns, status.st_ino, status.st_size)
         if looks != self._seen:
             try:
-                moves = [(str(old), str(new)) for old, new in json.loads(self._path.read_bytes())["moves"]]
+                found = json.loads(self._path.read_bytes())["moves"]
+                moves = [(str(old), str(new), str(last)) for old, new, last in found]
             except (ValueError, KeyError, TypeError) as error:
                 raise CorruptRegistryError(
                     f"{self._path} is damaged", "Restore it from a backup, or remove it and relocate again."
@@ -207,11 +227,11 @@ class _Plan:
     def _models(self) -> Iterator[Move]:
         redirects = self._registry.weights.redirects
         rows = self._registry.database.all(
-            "SELECT id, name, uri, published_op IS NOT NULL FROM models"
-            " WHERE state < 2 AND uri IS NOT NULL ORDER BY key"
+            "SELECT m.id, m.name, m.uri, o.stamp FROM models AS m LEFT JOIN ops AS o ON o.seq = m.published_op"
+            " WHERE m.state < 2 AND m.uri IS NOT NULL ORDER BY m.key"
         )
         for identity, name, uri, published in rows:
-            address = redirects(uri) if published else uri
+            address = redirects(uri, published) if published else uri
             moved = self._moved(address)
             if moved is not None:
                 yield Move("published model" if published else "model", identity, name or "", address, moved)
@@ -238,10 +258,11 @@ class _Plan:
                     continue
                 field = "uri" if move.kind == "model" else "output_uri"
                 drafts.append(Draft(move.kind, move.id, "edit", {field: move.new}))  # type: ignore[arg-type]
+            last = last_stamp(connection)
             for move in self.moves:  # what was seen there is expected here
                 connection.execute("UPDATE OR REPLACE verified SET path = ? WHERE path = ?", (move.new, move.old))
-        if any(move.kind == "published model" for move in self.moves):
-            self._registry.weights.redirects.add(self._old, self._new)
+        if last is not None and any(move.kind == "published model" for move in self.moves):
+            self._registry.weights.redirects.add(self._old, self._new, last)
         if drafts:
             self._registry.commit(drafts)
 

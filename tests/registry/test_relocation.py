@@ -186,14 +186,44 @@ def test_what_makes_no_sense_is_refused(registry: Registry) -> None:
 def test_a_damaged_file_of_redirects_is_told(registry: Registry) -> None:
     """Not taken for an empty one: models would be looked for at the wrong place."""
     redirects = Redirects(registry.folder)
-    redirects.add("s3://a", "s3://b")
-    redirects.add("s3://a", "s3://b")
-    assert json.loads((registry.folder / "redirects.json").read_text())["moves"] == [["s3://a", "s3://b"]]
-    assert redirects("s3://a/x") == "s3://b/x"
+    redirects.add("s3://a", "s3://b", "2")
+    assert json.loads((registry.folder / "redirects.json").read_text())["moves"] == [["s3://a", "s3://b", "2"]]
+    assert [redirects("s3://a/x", published) for published in "123"] == ["s3://b/x", "s3://b/x", "s3://a/x"]
     (registry.folder / "redirects.json").write_text("{}")
 
     with pytest.raises(CorruptRegistryError, match="redirects"):
-        redirects("s3://a/x")
+        redirects("s3://a/x", "1")
+
+
+def test_what_is_published_at_the_old_place_after_a_move_is_read_there(registry: Registry, tmp_path: Path) -> None:
+    """Without a digest nothing else would notice that it got the bytes of another model."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    ids = {}
+    for step in ("before", "after", "at last"):
+        old.mkdir(exist_ok=True)
+        (old / "w.bin").write_bytes(step.encode())
+        ids[step] = registry.models.create(name=step, uri=(old / "w.bin").as_uri()).id
+        registry.models.publish(ids[step])
+        if step == "after":
+            new = tmp_path / "newer"
+        if step != "at last":
+            old.rename(new)
+            relocate(registry, str(old), str(new))
+
+    assert {step: bring(registry, one) for step, one in ids.items()} == {step: step.encode() for step in ids}
+    for place, step in ((tmp_path / "new", "before"), (tmp_path / "newer", "after"), (old, "before")):
+        found = registry.models.by_uri((place / "w.bin").as_uri())
+        assert found is not None
+        assert found.name == step
+
+
+def test_going_to_and_fro_does_not_multiply_the_former_addresses(registry: Registry) -> None:
+    """They would double with each time."""
+    redirects = Redirects(registry.folder)
+    for number in range(40):
+        redirects.add(*(("s3://a", "s3://b") if number % 2 == 0 else ("s3://b", "s3://a")), f"{number:02}")
+
+    assert redirects.formerly("s3://a/x") == ["s3://b/x"]
 
 
 def test_an_unfinished_upload_goes_to_the_new_place(registry: Registry, tmp_path: Path) -> None:
