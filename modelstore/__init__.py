@@ -41,7 +41,9 @@ __all__ = [
     "Tag",
     "Task",
     "TaskTypes",
+    "compare",
     "errors",
+    "inspect",
     "open",
     "to_pandas",
 ]
@@ -61,7 +63,9 @@ _HOMES: Final = {
     "Tag": ("modelstore.query", "Tag"),
     "Task": ("modelstore.sdk.task", "Task"),
     "TaskTypes": ("modelstore.sdk.task", "TaskTypes"),
+    "compare": ("modelstore.sdk.looking", "compare"),
     "errors": ("modelstore.errors", ""),
+    "inspect": ("modelstore.sdk.looking", "inspect"),
     "open": ("modelstore.sdk._context", "open_registry"),
     "to_pandas": ("modelstore.sdk.results", "to_pandas"),
 }

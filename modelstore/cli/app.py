@@ -13,7 +13,18 @@ from typing import Any, Final, NoReturn
 import click
 
 from modelstore import __version__
-from modelstore.cli import caching, changing, failures, finding, inspecting, keeping, relocating, scanning, showing
+from modelstore.cli import (
+    caching,
+    changing,
+    comparing,
+    failures,
+    finding,
+    inspecting,
+    keeping,
+    relocating,
+    scanning,
+    showing,
+)
 from modelstore.cli.output import plain, utf8_or_escaped
 from modelstore.cli.session import registry_option
 from modelstore.errors import ModelStoreError
@@ -21,7 +32,16 @@ from modelstore.errors import ModelStoreError
 __all__ = ["SECTIONS", "Program", "cli"]
 
 SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
-    "Find": (finding.ls, showing.show, showing.history, finding.explain, finding.sql, finding.projects, finding.tasks),
+    "Find": (
+        finding.ls,
+        showing.show,
+        comparing.compare,
+        showing.history,
+        finding.explain,
+        finding.sql,
+        finding.projects,
+        finding.tasks,
+    ),
     "Register and change": (
         changing.register,
         changing.tag,

@@ -20,6 +20,7 @@ __all__ = [
     "history_entry",
     "iso",
     "lineage_of",
+    "looks",
     "model",
     "model_reference",
     "project",
@@ -126,6 +127,14 @@ def glance(inspection: Inspection | None) -> dict[str, Any] | None:
         "parameters": inspection.parameters,
         "dtypes": inspection.dtypes,
     }
+
+
+def looks(registry: Registry, record: ModelRecord, inside: Inspection | None) -> dict[str, Any]:
+    """Return what a model holds and was reported, in a few words."""
+    names = ("title", "series", "points", "last", "last_iteration", "min", "max", "mean")
+    found = registry.reports.series(record.id)
+    scalars = [{name: encode(getattr(one, name)) for name in names} for one in found]
+    return {"weights": glance(inside), "scalars": scalars}
 
 
 def history_entry(entry: HistoryEntry) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,31 +19,48 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from modelstore.records.entities import HistoryEntry, ModelRecord, UploadRecord
+    from modelstore.registry import Registry
     from modelstore.registry.lookup import Lineage
 
 __all__ = ["get", "history", "show"]
 
+_MOST_SERIES: Final = 60
+
 
 @click.command(short_help="Show everything about one model.")
 @click.argument("model", type=MODEL)
+@click.option("--html", "page", metavar="FILE", help="Write a page with charts and plots, which needs no network.")
+@click.option("--png", "pictures", metavar="TITLE FILE", nargs=2, multiple=True, help="Write one chart or plot as PNG.")
 @json_option
 @registry_option
 @click.pass_context
-def show(context: click.Context, model: str, as_json: bool) -> None:
-    """Show everything about one model.
+def show(
+    context: click.Context, model: str, *, page: str | None, pictures: tuple[tuple[str, str], ...], as_json: bool
+) -> None:
+    r"""Show everything about one model.
 
-    MODEL is an id, the beginning of one (4 digits or more), or a name.
+    MODEL is an id, the beginning of one (4 digits or more), or a name. With --html or --png nothing is printed. Charts
+    of scalars are drawn by modelstore itself, as PNG too; other plots as PNG need Chromium.
+
+    \b
+    Examples:
+      modelstore show digits
+      modelstore show digits --html digits.html
+      modelstore show digits --png loss loss.png
     """
     from modelstore.registry.lookup import find_model, lineage
     from modelstore.storage.uris import redact
 
     registry = session_of(context).open(context)
     record = find_model(registry, model)
+    _write_files(registry, record, page, pictures)
+    if (page is not None or pictures) and not as_json:
+        return
     around, pending = lineage(registry, record), registry.weights.uploads.pending(record.id)
     inside = glance(registry, record)
     if as_json:
         extra = {"lineage": records.lineage_of(around), "uploads": [records.upload(one) for one in pending]}
-        print_json(records.model(registry, record) | extra | {"weights": records.glance(inside)})
+        print_json(records.model(registry, record) | extra | records.looks(registry, record, inside))
         return
     print_lines([f"{styled(plain(record.name or ''), 'bold')}  {record.id}"])
     address = registry.weights.address(record)
@@ -51,10 +68,40 @@ def show(context: click.Context, model: str, as_json: bool) -> None:
     _print_facts([*_facts(record, uri), *_waiting(pending)])
     _print_part("metadata", [(key, f"{plain(i.text)}  ({i.type})") for key, i in sorted(record.metadata.items())])
     _print_part("labels", [(name, str(number)) for name, number in record.labels.items()])
+    _print_reports(registry, record)
     if inside is not None:
         _print_part(f"inside the weights  ({inside.format})", list(summary(inside)))
     _print_part("lineage", list(_lineage(record, around)))
     _print_text("configuration", record)
+
+
+def _write_files(
+    registry: Registry, record: ModelRecord, page: str | None, pictures: tuple[tuple[str, str], ...]
+) -> None:
+    if page is None and not pictures:
+        return
+    from modelstore.pages import model_page, picture_of, write_page
+
+    if page is not None:
+        write_page(page, model_page(registry, record))
+    for title, path in pictures:
+        write_page(path, picture_of(registry, record, title))
+
+
+def _print_reports(registry: Registry, record: ModelRecord) -> None:
+    from modelstore.pages import scalar_rows, value_rows
+
+    found = registry.reports.series(record.id)
+    if not found:
+        return
+    _print_part("values", value_rows(found))
+    rows = scalar_rows(registry, found[:_MOST_SERIES])
+    if rows:
+        print_lines(["", "scalars"])
+        numbers = [Column(title, right=True, rank=rank) for title, rank in (("LAST", 0), ("LEAST", 2), ("GREATEST", 2))]
+        print_table([Column("  SERIES", least=14), Column("", rank=1), *numbers], rows)
+    if len(found) > _MOST_SERIES:
+        print_lines([f"  and {len(found) - _MOST_SERIES} more series"])
 
 
 def _facts(record: ModelRecord, uri: str | None) -> Iterator[tuple[str, str]]:

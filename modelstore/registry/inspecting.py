@@ -28,10 +28,11 @@ def inspect_model(registry: Registry, record: ModelRecord) -> Inspection:
     """
     from modelstore.inspection import inspect_path, inspect_uri
 
-    if record.uri is None:
+    address = registry.weights.address(record)
+    if address is None:
         raise MissingWeightsError(f"The model {record.name!r} ({record.id}) has no weights to look into")
     path = nearby(registry, record)
-    return inspect_uri(record.uri) if path is None else inspect_path(path, uris.basename(record.uri) or None)
+    return inspect_uri(address) if path is None else inspect_path(path, uris.basename(address) or None)
 
 
 def nearby(registry: Registry, record: ModelRecord) -> Path | None:
@@ -42,7 +43,8 @@ def nearby(registry: Registry, record: ModelRecord) -> Path | None:
     Raises:
         BlobNotFoundError: They should be on this machine, and are not.
     """
-    if record.uri is None:
+    address = registry.weights.address(record)
+    if address is None or record.uri is None:
         return None
     parsed = parse_object_uri(record.uri)
     local: Path | None
@@ -50,17 +52,17 @@ def nearby(registry: Registry, record: ModelRecord) -> Path | None:
         path = registry.weights.objects.path(*parsed)
         local = path if path.exists() else registry.weights.objects.find(parsed[0]) or path
     else:
-        local = uris.local_path(record.uri)
+        local = uris.local_path(address)
     if local is not None:
         if not local.exists():
             raise BlobNotFoundError(f"Nothing exists at {local}", "Was it moved or deleted?")
         return local
     try:
         found = registry.weights.cache.fetch(
-            record.uri,
+            address,
             _never,
             expected=record.digest,
-            filename=sanitise_filename(uris.basename(record.uri) or "weights"),
+            filename=sanitise_filename(uris.basename(address) or "weights"),
             offline=True,
             lock_timeout_s=0,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from modelstore.errors import ModelStoreError
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from modelstore.inspection import Inspection
     from modelstore.records.entities import ModelRecord
     from modelstore.sdk._context import Registry
+    from modelstore.sdk.looking import Page
 
 __all__ = ["ModelLooking"]
 
@@ -45,6 +47,41 @@ class ModelLooking:
 
         self._require_id()
         return inspect_model(self._registry, self._record())
+
+    def show(self) -> Page:
+        """Return a page with everything about the model: facts, values, charts, plots, what is in the weights.
+
+        In a notebook it is shown where it is the last expression of a cell; `Page.save` writes it to a file. It needs
+        no network.
+
+        Raises:
+            StorageError: What was reported cannot be read.
+        """
+        from modelstore.pages import model_page
+        from modelstore.sdk.looking import Page
+
+        self._require_id()
+        record = self._record()
+        return Page(record.name or record.id, model_page(self._registry, record))
+
+    def save_picture(self, title: str, path: str | os.PathLike[str], *, width: int = 1200, height: int = 640) -> None:
+        """Write a chart of scalars, or a plot, as PNG.
+
+        Args:
+            title: Of the chart or plot; "title / series" names one line or variant.
+            path: Where to; what is there is replaced.
+            width: In pixels.
+            height: In pixels.
+
+        Raises:
+            InvalidRequestError: There is none of that title.
+            UsageError: It is no chart of scalars, and Chromium, which would draw it, is not installed.
+            StorageError: It cannot be written.
+        """
+        from modelstore.pages import picture_of, write_page
+
+        self._require_id()
+        write_page(path, picture_of(self._registry, self._record(), title, width, height))
 
     def _repr_html_(self) -> str:
         from modelstore.sdk._html import model_html, text_html
