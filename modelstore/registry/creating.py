@@ -49,7 +49,7 @@ def _numbered(registry: Registry, number: int, model: Mapping[str, Any]) -> list
         raise InvalidRequestError(f"Model number {number} is no dictionary but a {type(model).__name__}")
     try:
         return creation_drafts(registry, **model)
-    except (InvalidRequestError, ModelNotFoundError, TypeError) as error:
+    except (InvalidRequestError, ModelNotFoundError, TypeError, ValueError) as error:
         raise InvalidRequestError(
             f"Model number {number} cannot be registered: {error}", "Batches before its own are registered."
         ) from error

@@ -182,6 +182,7 @@ def test_memory_does_not_grow_because_models_are_read_as_they_are_written(tmp_pa
         ({"name": "x", "colour": "red"}, "Model number 14 cannot be registered: A model has no field 'colour'"),
         ({"name": "x", "registry": "red"}, "Model number 14 cannot be registered: A model has no field 'registry'"),
         ({"name": "x", "model_id": "5"}, "Model number 14 cannot be registered: '5' is no model id"),
+        ({"name": "x", "links": [("a", "b")]}, "Model number 14 cannot be registered: not enough values"),
         ({"tags": ["a"]}, "Model number 14 cannot be registered: .*name"),
         (["name"], "Model number 14 is no dictionary but a list"),
         (None, "Model number 14 is no dictionary but a NoneType"),
