@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 __all__ = ["Turns"]
+
+_BURST_S: Final = 0.05
+_PAUSE_S: Final = 0.01
 
 
 class Turns:
@@ -21,6 +26,7 @@ class Turns:
         self._lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
         self._taken = False
+        self._since = 0.0  # when the present run of turns began, each following the last at once
 
     @property
     def taken(self) -> bool:
@@ -40,6 +46,7 @@ class Turns:
         with self._lock:
             if not self._taken:
                 self._taken = True
+                self._since = time.monotonic()
                 return
             call = threading.Lock()
             call.acquire()
@@ -56,6 +63,10 @@ class Turns:
             raise
 
     def _pass_on(self) -> None:
+        if self._waiting and time.monotonic() - self._since > _BURST_S:
+            # Threads that hand on at once leave no moment for other processes, which only look now and then.
+            time.sleep(_PAUSE_S)
+            self._since = time.monotonic()
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()

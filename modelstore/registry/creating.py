@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from modelstore.registry import rules
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["BATCH_SIZE", "checked_id", "create_many", "creation_drafts"]
+__all__ = ["BATCH_SIZE", "checked_id", "create_many", "creation_drafts", "refuse_known"]
 
 BATCH_SIZE: Final = 10_000
 """Models that are registered in one transaction; they, and their rows, are held in memory meanwhile."""
@@ -36,7 +37,8 @@ def create_many(registry: Registry, models: Iterable[Mapping[str, Any]], batch_s
         # Everything is checked before the registry is locked.
         made = [_numbered(registry, number, model) for number, model in enumerate(batch, done + 1)]
         links = [link for drafts in made for link in drafts[1:]]
-        with registry.transaction() if links else nullcontext():
+        with registry.transaction() if links else registry.database.write():
+            refuse_known(registry, [drafts[0].entity for drafts in made])
             registry.commit([drafts[0] for drafts in made])
             for link in links:
                 registry.commit([link])  # one by one: the next may replace what this one writes
@@ -86,6 +88,23 @@ def creation_drafts(
         change = {f"link:{direction}:{rules.check_name('link name', link)}": model_id}
         drafts.append(Draft("task", task, "edit", change))
     return drafts
+
+
+def refuse_known(registry: Registry, ids: Sequence[str]) -> None:
+    """See, inside the transaction that registers them, that no model has one of these ids.
+
+    Raises:
+        InvalidRequestError: One has, also a removed one; or an id is there twice.
+    """
+    rows = registry.database.all(
+        "SELECT m.id FROM json_each(?) AS wanted CROSS JOIN models AS m ON m.id = wanted.value LIMIT 1",
+        (json.dumps(ids),),
+    )
+    known = rows[0][0] if rows else next((one for one, times in Counter(ids).items() if times > 1), None)
+    if known is not None:
+        raise InvalidRequestError(
+            f"The id {known} is taken", "Leave the id out, or edit the model that has it; an id is given once."
+        )
 
 
 def checked_id(model_id: object) -> str:

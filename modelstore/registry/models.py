@@ -26,7 +26,7 @@ from modelstore.records.entities import HistoryEntry, Link, ModelRecord
 from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS
 from modelstore.records.values import decode
 from modelstore.registry import rules
-from modelstore.registry.creating import BATCH_SIZE, checked_id, create_many, creation_drafts
+from modelstore.registry.creating import BATCH_SIZE, checked_id, create_many, creation_drafts, refuse_known
 from modelstore.storage import uris
 
 if TYPE_CHECKING:
@@ -163,13 +163,15 @@ class Models:
             The model.
 
         Raises:
-            InvalidRequestError: A value is not acceptable; nothing was changed.
+            InvalidRequestError: A value is not acceptable, or the id is taken; nothing was changed.
         """
         drafts = creation_drafts(
             self._registry, model_id=model_id, name=name, tags=tags, system_tags=system_tags, metadata=metadata,
             links=links, **fields,
         )  # fmt: skip
         with self._database.write():
+            if model_id is not None:
+                refuse_known(self._registry, [drafts[0].entity])
             self._registry.commit(drafts)
             return self.get(drafts[0].entity)
 

@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -219,3 +221,35 @@ def sqlite_of(registry: Registry) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def test_threads_that_write_all_the_time_let_other_processes_write(registry: Registry) -> None:
+    """SQLite looks only now and then whether the lock is free: threads that hand it on at once would keep them out."""
+    made = registry.models.create(name="n")
+    stop = threading.Event()
+
+    def work(name: int) -> None:
+        while not stop.is_set():
+            registry.models.edit(made.id, comment=f"{name} {time.monotonic_ns()}")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    code = f"""
+from modelstore.index import database
+database.BUSY_TIMEOUT_S = 20
+from modelstore.registry import Registry
+with Registry({str(registry.folder)!r}) as registry:
+    for number in range(3):
+        registry.models.create(name=f"other {{number}}")
+"""
+    try:
+        children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+        codes = [child.wait(100) for child in children]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+    assert codes == [0, 0]
+    assert len(registry.database.all("SELECT 1 FROM models")) == 7

@@ -100,10 +100,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, R
 def test_many_at_once_make_the_same_index_as_one_after_the_other(
     pair: tuple[Registry, Registry], models: list[dict[str, Any]], size: int, data: st.DataObject
 ) -> None:
-    """Row for row, ids that are taken and links of tasks included."""
+    """Row for row, ids of one's own and links of tasks included."""
     one, many = pair
-    for model in models:
-        model["model_id"] = data.draw(st.sampled_from(IDS) | st.uuids().map(lambda made: made.hex))
+    ids = st.sampled_from(IDS) | st.uuids().map(lambda made: made.hex)
+    count = len(models)
+    for model, chosen in zip(
+        models, data.draw(st.lists(ids, min_size=count, max_size=count, unique=True)), strict=True
+    ):
+        model["model_id"] = chosen
 
     def singly() -> None:
         for start in range(0, len(models), size):
@@ -252,3 +256,17 @@ def test_several_who_register_many_at_once_take_turns(tmp_path: Path) -> None:
         assert len(registry.database.all("SELECT 1 FROM models")) == 310
         assert {registry.models.get(model_id).name for model_id in chosen} == {"single"}
         assert registry.check(deep=True) == []
+
+
+@pytest.mark.parametrize("given_ids", [[IDS[0]], [IDS[1], IDS[2], IDS[1]]])
+def test_an_id_is_given_once(tmp_path: Path, given_ids: list[str]) -> None:
+    """A second creation of an id would silently edit the first model, a published one too."""
+    with Registry(tmp_path / "registry") as registry:
+        first = registry.models.create(model_id=IDS[0], name="first")
+        with pytest.raises(InvalidRequestError, match="is taken"):
+            registry.models.create_many([{"model_id": one, "name": "again"} for one in given_ids])
+        with pytest.raises(InvalidRequestError, match="is taken"):
+            registry.models.create(model_id=IDS[0], name="again")
+
+        assert [row[0] for row in registry.database.all("SELECT name FROM models")] == ["first"]
+        assert registry.models.get(first.id) == first
