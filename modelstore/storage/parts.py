@@ -29,10 +29,12 @@ _PARTS_AT_ONCE: Final = 8
 _REPORT_S: Final = 0.1
 _GROW_S: Final = 0.02
 _FIRST_THREADS: Final = 1
-# Above either of these, more connections would only get in each other's way: this much work for processors, or so many
-# bytes a second over each connection.
+_GROWTH: Final = 4  # one connection, then four, then sixteen
+# Above any of these, more connections would only get in each other's way: this much work for processors, so many bytes
+# a second over each connection, so many over all of them.
 _BUSY_CORES: Final = 0.8
 _FAST_BYTES_S: Final = 400e6
+_FASTEST_BYTES_S: Final = 800e6
 
 
 class Taker(Protocol):
@@ -112,9 +114,9 @@ class Parts:
         while not self._over.wait(_GROW_S if len(self._threads) < self._most_threads else _REPORT_S):
             report(self.received)
             passed = time.monotonic() - wall
-            slow = self.received - received < _FAST_BYTES_S * passed * len(self._threads)
+            slow = self.received - received < min(_FAST_BYTES_S * len(self._threads), _FASTEST_BYTES_S) * passed
             if slow and passed >= _GROW_S and time.process_time() - cpu < _BUSY_CORES * passed:
-                self._start_threads(self._origin.connections)  # object stores, long distances
+                self._start_threads((_GROWTH - 1) * len(self._threads))  # object stores, long distances
             wall, cpu, received = time.monotonic(), time.process_time(), self.received
         if self._error is not None:
             raise self._error
