@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["KeyLock"]
 
 _FIRST_PAUSE_S: Final = 0.002
-_LONGEST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 0.02
 
 
 class KeyLock:

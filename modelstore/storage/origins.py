@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from modelstore.storage.etags import etag_of
@@ -47,6 +48,7 @@ class Origin(Protocol):
         ranged: Whether `read` can begin anywhere, from several threads at once if ``connections`` is above 1.
         connections: How many threads may read at the same time.
         part_bytes: A good size for one of several parts.
+        waited_s: How long the last `look` took: far origins need several connections.
     """
 
     size: int | None
@@ -54,6 +56,7 @@ class Origin(Protocol):
     ranged: bool
     connections: int
     part_bytes: int
+    waited_s: float
 
     def look(self, start: int = 0, *, in_one: bool = False) -> None:
         """Set the attributes.
@@ -114,11 +117,17 @@ class WebOrigin:
         self.size: int | None = None
         self.etag: str | None = None
         self.ranged = False
+        self.waited_s = 0.0
         self._modified: str | None = None
         self._first: tuple[int, int | None, Response] | None = None
 
     def look(self, start: int = 0, *, in_one: bool = False) -> None:
         """See `Origin.look`."""
+        begun = time.monotonic()
+        self._look(start, in_one=in_one)
+        self.waited_s = time.monotonic() - begun
+
+    def _look(self, start: int, *, in_one: bool) -> None:
         self._drop_first()
         if in_one:
             self._take_whole(self._client.request("GET", self._url()))
@@ -205,6 +214,7 @@ class FsspecOrigin:
         self.size: int | None = None
         self.etag: str | None = None
         self.ranged = True
+        self.waited_s = 0.0
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         shareable = bool(getattr(fs, "async_impl", False)) and not protocols & _ONE_AT_A_TIME
         self.connections = 6 if shareable else 1
@@ -212,8 +222,10 @@ class FsspecOrigin:
 
     def look(self, start: int = 0, *, in_one: bool = False) -> None:  # noqa: ARG002 - nothing to win from it here
         """See `Origin.look`."""
+        begun = time.monotonic()
         self._fs.invalidate_cache()
         info = self._fs.info(self._path)
+        self.waited_s = time.monotonic() - begun
         if info.get("type") == "directory":
             raise IsADirectoryError(self._path)
         size = info.get("size")

@@ -28,11 +28,11 @@ _KEPT_BACK: Final = 16  # blocks that only the part whose turn it is may take, s
 _PARTS_AT_ONCE: Final = 8
 _REPORT_S: Final = 0.1
 _GROW_S: Final = 0.02
-_FIRST_THREADS: Final = 1
+_FAR_S: Final = 0.01  # after so long a wait for the first answer, several connections are sure to help
 _GROWTH: Final = 4  # one connection, then four, then sixteen
-# Above any of these, more connections would only get in each other's way: this much work for processors, so many bytes
-# a second over each connection, so many over all of them.
-_BUSY_CORES: Final = 0.8
+# Above any of these, more connections would only get in each other's way: this share of their threads' time spent on
+# a processor, so many bytes a second over each connection, so many over all of them.
+_BUSY: Final = 0.5
 _FAST_BYTES_S: Final = 400e6
 _FASTEST_BYTES_S: Final = 800e6
 
@@ -90,6 +90,7 @@ class Parts:
         self._position: int | None = start  # where the next part begins; None when there is none
         self._blocks = _Blocks(self._stop)
         self._threads: list[threading.Thread] = []
+        self._worked: dict[int, float] = {}  # seconds that each thread has spent on a processor
         self._most_threads = 1
         if size is not None:
             self._most_threads = min(origin.connections, -(-(size - start) // origin.part_bytes))
@@ -104,20 +105,21 @@ class Parts:
             self._work_off(report)
             return
         try:
-            self._start_threads(_FIRST_THREADS)
+            self._start_threads(self._origin.connections if self._origin.waited_s > _FAR_S else 1)
             self._watch(report)
         finally:
             self._close()
 
     def _watch(self, report: Callable[[int], object]) -> None:
-        wall, cpu, received = time.monotonic(), time.process_time(), self.received
+        wall, worked, received = time.monotonic(), 0.0, 0
         while not self._over.wait(_GROW_S if len(self._threads) < self._most_threads else _REPORT_S):
             report(self.received)
             passed = time.monotonic() - wall
             slow = self.received - received < min(_FAST_BYTES_S * len(self._threads), _FASTEST_BYTES_S) * passed
-            if slow and passed >= _GROW_S and time.process_time() - cpu < _BUSY_CORES * passed:
+            work = sum(self._worked.copy().values())
+            if slow and passed >= _GROW_S and work - worked < _BUSY * passed * len(self._threads):
                 self._start_threads((_GROWTH - 1) * len(self._threads))  # object stores, long distances
-            wall, cpu, received = time.monotonic(), time.process_time(), self.received
+            wall, worked, received = time.monotonic(), work, self.received
         if self._error is not None:
             raise self._error
         report(self.received)
@@ -148,10 +150,13 @@ class Parts:
         try:
             self._work_off()
         except BaseException as error:  # noqa: BLE001 - a thread's top: whoever called `run` raises it
-            self._error = self._error or error
-            self._stop.set()
-            self._blocks.wake()
-            self._over.set()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._stop.set()
+        self._blocks.wake()
+        self._over.set()
 
     def _work_off(self, report: Callable[[int], object] = lambda _: None) -> None:
         while (part := self._take_part()) is not None:
@@ -211,8 +216,13 @@ class Parts:
                 return
 
     def _follow(self, part: _Part, patience: Patience, report: Callable[[int], object]) -> None:
-        block: memoryview | None = self._blocks.get(part)  # before a server is asked, which would not wait for it
-        reader = self._origin.read(part.begin + part.done, part.end)
+        first = self._blocks.get(part)  # before a server is asked, which would not wait for it
+        try:
+            reader = self._origin.read(part.begin + part.done, part.end)
+        except BaseException:
+            self._blocks.put(first)
+            raise
+        block: memoryview | None = first
         try:
             while part.left() != 0:
                 room = (block or self._blocks.get(part))[: part.left()]
@@ -227,6 +237,7 @@ class Parts:
                         patience.progressed()
                     part.done += filled
                     self._deliver(part, room[:filled])
+                self._worked[threading.get_ident()] = time.thread_time()
                 report(self.received)
                 if filled < len(room):
                     if part.end is None:
@@ -248,7 +259,11 @@ class Parts:
         with self._passing:  # `_close` waits for this, and stops what would come later
             if self._stop.is_set():
                 raise ConnectionAbortedError("stopped")
-            self._take(block, self._blocks.put)
+            try:
+                self._take(block, self._blocks.put)
+            except BaseException as error:
+                self._fail(error)  # nothing may follow what is missing
+                raise
 
 
 class _Blocks:

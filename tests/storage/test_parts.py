@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -28,6 +29,7 @@ class MemoryOrigin:
     ranged = True
     connections = 8
     part_bytes = 1 * MIB
+    waited_s = 0.0
 
     def __init__(self, data: bytes, pause: Pause) -> None:
         self.data, self.pause = memoryview(data), pause
@@ -139,22 +141,41 @@ def test_nothing_is_passed_on_after_the_caller_gave_up() -> None:
     assert taken.data == data[:before]
 
 
-def test_what_cannot_be_written_ends_the_transfer_and_nothing_is_written_behind_it() -> None:
-    """A full disk must leave a beginning of the object, not one with a hole."""
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ETIMEDOUT])
+def test_what_cannot_be_written_ends_the_transfer_and_nothing_is_written_behind_it(number: int) -> None:
+    """A full disk must leave a beginning of the object, not one with a hole; failing disks are not asked again."""
     data = numbered(8 * MIB)
     written: list[int] = []
 
     def take(block: memoryview, release: Callable[[memoryview], object], /) -> None:
         if sum(written) >= 3 * MIB:
-            raise OSError("full")
+            raise OSError(number, "no")
         written.append(len(block))
         release(block)
 
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="no"):
         Parts(MemoryOrigin(data, lambda _: time.sleep(0.001)), 0, len(data), Patience(), take).run(lambda _: None)
     time.sleep(0.05)
 
     assert sum(written) == 3 * MIB
+
+
+def test_a_server_that_fails_a_thousand_times_does_not_use_up_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of attempts that came to nothing is used again."""
+    monkeypatch.setattr(parts, "_MOST_BLOCKS", 20)
+    data, taken = numbered(4 * MIB), Taken()
+    failures = iter(range(1000))
+
+    class Failing(MemoryOrigin):
+        def read(self, start: int, end: int | None) -> Reader:
+            if next(failures, None) is not None:
+                raise ConnectionResetError(errno.ECONNRESET, "no")
+            return super().read(start, end)
+
+    patience = Patience(attempts=10_000, first_pause_s=0.0)
+    Parts(Failing(data, lambda _: None), 0, len(data), patience, taken).run(lambda _: None)
+
+    assert taken.data == data
 
 
 def test_a_kept_connection_that_the_server_closed_costs_no_failure() -> None:
