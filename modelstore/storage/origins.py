@@ -123,6 +123,7 @@ class WebOrigin:
 
     def look(self, start: int = 0, *, in_one: bool = False) -> None:
         """See `Origin.look`."""
+        self._url()  # signing an address takes time too, and says nothing about how far the server is
         begun = time.monotonic()
         self._look(start, in_one=in_one)
         self.waited_s = time.monotonic() - begun
