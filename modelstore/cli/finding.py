@@ -243,18 +243,31 @@ def projects(context: click.Context, as_json: bool) -> None:
 @click.option("--name", metavar="NAME", help="Only with exactly this name.")
 @click.option("--name-regex", metavar="REGEX", help="Only with a name in which this regular expression is found.")
 @click.option("--status", multiple=True, metavar="STATUS", help="Only in this status; may be repeated.")
+@click.option("--tags", multiple=True, metavar="TOKEN", help="Only matching this tag query, as for `ls`.")
+@click.option("--where", metavar="CONDITION", help="Only where this holds, such as \"meta('General/lr') < 0.01\".")
+@click.option("--search", metavar="WORDS", help="Only with these words in name, comment or tags.")
+@click.option(
+    "--order-by",
+    multiple=True,
+    metavar="FIELD",
+    help="Sort by a field; - in front for descending; may be repeated.  [default: -updated]",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N tasks.  [default: all]")
 @click.option("--archived", is_flag=True, help="Archived tasks too.")
 @json_option
 @registry_option
 @click.pass_context
-def tasks(
-    context: click.Context, /, project: str | None, status: tuple[str, ...], as_json: bool, **filters: Any
-) -> None:
+def tasks(context: click.Context, /, project: str | None, as_json: bool, **filters: Any) -> None:
     """List tasks, the most recently changed first."""
     registry = session_of(context).open(context)
     if project is not None:
         registry.tasks.project(project)  # an unknown one is an error, not an empty list
-    found = registry.tasks.find(project=project, statuses=list(status) or None, **filters)
+    found = registry.tasks.find(
+        projects=None if project is None else [project],
+        statuses=filters.pop("status") or None,
+        tags=_query(filters.pop("tags")),
+        **filters,
+    )
     if as_json:
         print_json_list(map(records.task, found))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import InvalidRequestError
 from modelstore.ids import ms_to_clock
-from modelstore.index.texts import mentioning
+from modelstore.index.texts import mentioned_in, mentioning
 from modelstore.query.evaluate import number_of
 from modelstore.query.fields import FIELDS
 from modelstore.query.tree import (
@@ -32,7 +32,7 @@ from modelstore.query.tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from modelstore.index.facts import Facts
 
@@ -133,13 +133,20 @@ def compared(op: Op, expression: str, value: Value, bind: Binder) -> str:
 class Conditions:
     """Compiles conditions on one model at a time.
 
+    Args:
+        bind: Takes the values.
+        facts: What the index knows.
+        by_row: Tells whether a search is better tested on the model's row, at some 15 µs, than by finding, once,
+            everything that it finds.
+
     Attributes:
         needs_row: Whether something compiled so far refers to the model's row as ``m``.
     """
 
-    def __init__(self, bind: Binder, facts: Facts) -> None:
+    def __init__(self, bind: Binder, facts: Facts, by_row: Callable[[Mentions], bool]) -> None:
         self._bind = bind
         self._facts = facts
+        self._by_row = by_row
         self.needs_row = False
 
     def compile(self, node: Node, key: str) -> str:
@@ -154,6 +161,9 @@ class Conditions:
                 return self._tagged([name], key)
             case Untagged():
                 return f"NOT EXISTS (SELECT 1 FROM model_tags AS t WHERE t.model = {key})"
+            case Mentions(text) if self._by_row(node):
+                self.needs_row = True
+                return mentioned_in("m", text, self._bind)
             case Mentions(text):
                 return f"{key} IN ({mentioning(text, self._bind)})"
             case Not(child):

@@ -33,6 +33,7 @@ from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
 from modelstore.index.texts import mentioned, words_of
 from modelstore.index.turns import Turns
 from modelstore.query.evaluate import regexp
+from modelstore.records.values import scalar_of
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -294,6 +295,7 @@ class Database:
         connection.create_function("words_of", 4, words_of, deterministic=True)
         connection.create_function("mentioned", 5, mentioned, deterministic=True)
         connection.create_function("points_json", 3, points_json, deterministic=True)
+        connection.create_function("scalar_of", 1, scalar_of, deterministic=True)
         connection.create_function("bit_count", 1, bit_count, deterministic=True)
         return connection
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.index import intersect
-from modelstore.index.compile import Conditions
 from modelstore.index.leap import leap
 from modelstore.index.orders import bounded, ordered
 from modelstore.index.sources import Source, Sources
@@ -34,6 +33,7 @@ from modelstore.query.tree import (
     Compare,
     FieldTarget,
     HasTag,
+    Mentions,
     Node,
     Not,
     all_of,
@@ -119,6 +119,7 @@ class _Planner:
         self._statements = Statements(query, facts)
         self._states, self._bind, self._note = self._statements.states, self._statements.bind, self._statements.note
         self._sources = Sources(facts, self._bind, self._states, whole=whole)
+        self._statements.by_row = self._by_row
         self._samples = 0
         self._leaps = 0
         asked = condition(query)
@@ -165,6 +166,9 @@ class _Planner:
         return node
 
     # Choosing.
+
+    def _by_row(self, source: Source, search: Mentions) -> bool:
+        return source.rows <= FEW or (not self._whole and self._sources.sought(search) is None)
 
     def _choose(self, node: Node) -> list[Branch]:
         """Return the branches whose newest models together fill a page of what satisfies a condition."""
@@ -235,7 +239,7 @@ class _Planner:
             return None
         self._samples += 1
         inner = self._statements.select(Branch(walk.source, TRUE), self._states[:1], str(SAMPLE))
-        conditions = Conditions(self._bind, self._facts)
+        conditions = self._statements.conditions(walk.source)
         test = conditions.compile(walk.rest, "f.model")
         row = " CROSS JOIN models AS m ON m.key = f.model" if conditions.needs_row else ""
         sql, values = self._bind.finish(

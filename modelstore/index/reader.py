@@ -13,6 +13,7 @@ from modelstore.records.values import decode, loads
 
 __all__ = [
     "MODEL_COLUMNS",
+    "TASK_COLUMNS",
     "items",
     "links_of_model",
     "links_of_task",
@@ -20,7 +21,7 @@ __all__ = [
     "models",
     "projects",
     "task",
-    "task_rows",
+    "tasks",
     "uploads",
 ]
 
@@ -107,16 +108,16 @@ def _metadata(database: Database, keys: Sequence[int]) -> dict[int, dict[str, Me
 
 def task(database: Database, task_id: str) -> TaskRecord | None:
     """Return one task, deleted or not; None when there is none."""
-    found = task_rows(database, "t.id = ? AND t.created_op IS NOT NULL", (task_id,))
-    return found[0] if found else None
-
-
-def task_rows(database: Database, condition: str, parameters: Sequence[Any], tail: str = "") -> list[TaskRecord]:
-    """Return the tasks that satisfy an SQL condition of this package's own making."""
-    rows = database.all(
-        f"SELECT {TASK_COLUMNS} FROM tasks AS t LEFT JOIN projects AS p ON p.key = t.project WHERE {condition} {tail}",
-        parameters,
+    row = database.one(
+        f"SELECT {TASK_COLUMNS} FROM tasks AS t LEFT JOIN projects AS p ON p.key = t.project"
+        " WHERE t.id = ? AND t.created_op IS NOT NULL",
+        (task_id,),
     )
+    return None if row is None else _task_from_row(row)
+
+
+def tasks(rows: Iterable[Sequence[Any]]) -> list[TaskRecord]:
+    """Return the tasks of rows in the columns of `TASK_COLUMNS`."""
     return [_task_from_row(row) for row in rows]
 
 

@@ -20,6 +20,9 @@ CAP: Final = 5_000
 """Models that a source without order is counted up to. So many are looked up and sorted in 10 to 15 ms, in which time
 a walk has looked at as many."""
 
+_SEARCH: Final = 4
+"""A search may find so many times more before models are walked past instead: testing one costs 15 µs."""
+
 _SOUGHT: Final = ("id", "uri", "task", "digest", "parent")
 
 
@@ -109,8 +112,9 @@ class Sources:
 
     def _find_sought(self, node: Node) -> Source | None:
         if isinstance(node, Mentions):
-            select = mentioning(node.text, self._bind)
-            return self._counted(node, f"({select}) AS f", "f.model", self._bounded(f"({select})"))
+            found = f"({mentioning(node.text, self._bind)}) AS f"
+            cap = self._cap * _SEARCH
+            return self._counted(node, found, "f.model", self._bounded(found, cap), cap)
         if not isinstance(node, Compare):
             return None
         bind, op, value = self._bind, node.op, node.value
@@ -158,8 +162,9 @@ class Sources:
             return None
         return self.chosen(self._label(node, rows), f"SELECT {key} AS model FROM {from_where}", rows, node)
 
-    def _bounded(self, from_where: str) -> int:
-        sql, values = self._bind.finish(f"SELECT count(*) FROM (SELECT 1 FROM {from_where} LIMIT {self._cap + 1})")
+    def _bounded(self, from_where: str, cap: int = 0) -> int:
+        limit = max(self._cap, cap) + 1
+        sql, values = self._bind.finish(f"SELECT count(*) FROM (SELECT 1 FROM {from_where} LIMIT {limit})")
         return self._facts.count(sql, values)
 
     def _label(self, node: Node, rows: int) -> str:

@@ -11,10 +11,10 @@ from modelstore.index.compile import Binder, Conditions, walk_bounds
 from modelstore.index.schema import ARCHIVED, VISIBLE
 from modelstore.query.order import NEWEST_FIRST
 from modelstore.query.simplify import simplify
-from modelstore.query.tree import TRUE, AllOf, Node, all_of
+from modelstore.query.tree import TRUE, AllOf, Mentions, Node, all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from modelstore.index.facts import Facts
     from modelstore.index.sources import Source
@@ -43,6 +43,7 @@ class Statements:
         states: States of the models that are asked for.
         node: The condition; TRUE until it is known.
         steps: What was found and chosen, one line each.
+        by_row: Tells whether a search is better tested on the row of each model of a source (see `Conditions`).
     """
 
     def __init__(self, query: ModelQuery, facts: Facts) -> None:
@@ -52,6 +53,7 @@ class Statements:
         self.states = (VISIBLE, ARCHIVED) if query.include_archived else (VISIBLE,)
         self.node: Node = TRUE
         self.steps: list[str] = []
+        self.by_row: Callable[[Source, Mentions], bool] = lambda _source, _search: False
 
     def note(self, step: str) -> None:
         """Write down a step, for people."""
@@ -79,11 +81,15 @@ class Statements:
 
     def tested(self, source: Source, rest: Node, *, row: bool = False) -> tuple[str, str]:
         """Return the FROM clause of a source, and the condition on it."""
-        conditions = Conditions(self.bind, self.facts)
+        conditions = self.conditions(source)
         test = "" if rest == TRUE else f" AND {conditions.compile(rest, source.key)}"
         join = f" CROSS JOIN models AS m ON m.key = {source.key}"
         needed = (conditions.needs_row or row) and not source.has_row
         return f"{source.tables}{join if needed else ''}", f"{source.where}{test}"
+
+    def conditions(self, source: Source) -> Conditions:
+        """Return what compiles conditions on the models of a source."""
+        return Conditions(self.bind, self.facts, lambda search: self.by_row(source, search))
 
     def in_states(self, source: Source, states: Sequence[int] | None = None) -> str:
         """Return the condition that a source's model is in some states; None for those asked for."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelstore.index.database import Database
     from modelstore.index.driver import sqlite3
 
-__all__ = ["behind", "catch_up", "check", "forget", "mentioned", "mentioning", "take_in", "words_of"]
+__all__ = ["behind", "catch_up", "check", "forget", "mentioned", "mentioned_in", "mentioning", "take_in", "words_of"]
 
 logger = logging.getLogger("modelstore")
 
@@ -34,11 +34,14 @@ BATCH: Final = 20_000
 
 _MANY: Final = 100_000
 
-_TEXTS: Final = (
-    "p.name, p.comment, p.tags,"
-    " (SELECT group_concat(d.key || char(31) || d.value, char(31)) FROM metadata AS d WHERE d.model = p.key)"
-)
-"""What is searched of a row ``p`` of `models`, as `words_of` and `mentioned` take it."""
+
+def _texts(row: str) -> str:
+    """Return what is searched of a row of `models`, as `words_of` and `mentioned` take it."""
+    metadata = (
+        f"SELECT group_concat(d.key || char(31) || d.value, char(31)) FROM metadata AS d WHERE d.model = {row}.key"
+    )
+    return f"{row}.name, {row}.comment, {row}.tags, ({metadata})"
+
 
 _PENDING: Final = (
     "SELECT e.key FROM ops AS o CROSS JOIN models AS e ON e.id = o.entity"
@@ -70,12 +73,17 @@ def mentioned(text: str, name: str | None, comment: str | None, tags: str, metad
     return mentions(text, _fields(name, comment, tags, metadata))
 
 
+def mentioned_in(row: str, text: str, bind: Binder) -> str:
+    """Return the condition that a search finds what it asks for in a row of `models`."""
+    return f"mentioned({bind(text)}, {_texts(row)})"
+
+
 def mentioning(text: str, bind: Binder) -> str:
     """Return the statement of the keys, as ``model``, of all models in which a search finds what it asks for."""
     return (
         f"SELECT f.rowid AS model FROM search_words AS f WHERE f.words MATCH {bind(_expression(phrases(text)))}"
         f" AND f.rowid NOT IN ({_PENDING})"
-        f" UNION ALL SELECT p.key FROM models AS p WHERE p.key IN ({_PENDING}) AND mentioned({bind(text)}, {_TEXTS})"
+        f" UNION ALL SELECT p.key FROM models AS p WHERE p.key IN ({_PENDING}) AND {mentioned_in('p', text, bind)}"
     )
 
 
@@ -99,7 +107,7 @@ def take_in(connection: sqlite3.Connection) -> None:
     if last is None:
         return
     connection.execute(
-        f"INSERT OR REPLACE INTO search_words (rowid, words) SELECT p.key, words_of({_TEXTS}) FROM models AS p"
+        f"INSERT OR REPLACE INTO search_words (rowid, words) SELECT p.key, words_of({_texts('p')}) FROM models AS p"
         f" WHERE p.key IN ({_PENDING} AND o.seq <= ?)",
         (last,),
     )
@@ -134,5 +142,5 @@ def check(connection: sqlite3.Connection) -> list[sqlite3.Row]:
     """Return rows with the keys of models that the index has other words of than their rows, with nothing pending."""
     return connection.execute(
         "SELECT p.key FROM models AS p LEFT JOIN search_words AS f ON f.rowid = p.key WHERE p.created_op IS NOT NULL"
-        f" AND p.key NOT IN ({_PENDING}) AND f.words IS NOT words_of({_TEXTS}) LIMIT 10"
+        f" AND p.key NOT IN ({_PENDING}) AND f.words IS NOT words_of({_texts('p')}) LIMIT 10"
     ).fetchall()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from modelstore.query.evaluate import Subject, accepts, matches, number_of, regexp
 from modelstore.query.explain import explain
 from modelstore.query.expressions import Field, Meta, Metric, Search, Tag
-from modelstore.query.fields import FIELDS, to_ms
+from modelstore.query.fields import FIELDS, TASK_FIELDS, to_ms
 from modelstore.query.filters import Cursor, ModelQuery, condition
 from modelstore.query.order import NEWEST_FIRST, Order, order_key, parse_order
 from modelstore.query.simplify import simplify
@@ -41,6 +41,7 @@ __all__ = [
     "FIELDS",
     "NEWEST_FIRST",
     "OPERATORS",
+    "TASK_FIELDS",
     "TRUE",
     "AllOf",
     "AnyOf",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from modelstore.query.fields import FIELDS
+from modelstore.query.fields import KINDS
 from modelstore.query.tree import (
     AllOf,
     AnyOf,
@@ -70,7 +70,7 @@ def _comparison(node: Compare) -> str:
     target = _target(node.target)
     if node.op == "exists":
         return f"exists({target})"
-    times = isinstance(node.target, FieldTarget) and FIELDS.get(node.target.name) == "time"
+    times = isinstance(node.target, FieldTarget) and KINDS.get(node.target.name) == "time"
     if isinstance(node.value, tuple):
         return f"{target} in ({', '.join(_scalar(member, times=times) for member in node.value)})"
     return f"{target} {node.op} {'' if node.value is None else _scalar(node.value, times=times)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelstore.errors import InvalidRequestError
-from modelstore.query.fields import check_field, check_text, constant
+from modelstore.query.fields import KINDS, check_field, check_text, constant
 from modelstore.query.tree import (
     Compare,
     FieldTarget,
@@ -136,8 +136,8 @@ class Field(_Comparable):
     """A field of the model: ``Field("framework") == "ONNX"``, ``Field("created") >= date(2026, 3, 1)``.
 
     Args:
-        name: One of `modelstore.query.FIELDS`. Times take datetimes, dates and ISO 8601 text; a time without a zone
-            is local time.
+        name: One of `modelstore.query.FIELDS`, or of `TASK_FIELDS` for tasks. Times take datetimes, dates and ISO 8601
+            text; a time without a zone is local time.
 
     Raises:
         InvalidRequestError: There is no such field.
@@ -146,7 +146,7 @@ class Field(_Comparable):
     __slots__ = ()
 
     def __init__(self, name: str) -> None:
-        super().__init__(FieldTarget(check_field(name)))
+        super().__init__(FieldTarget(check_field(name, KINDS)))
 
 
 class Meta(_Comparable):

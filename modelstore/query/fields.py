@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final, Literal
 
 from modelstore.errors import InvalidRequestError
-from modelstore.query.tree import FieldTarget, Op, Scalar, Target, TextTarget, Value
+from modelstore.query.tree import AllOf, AnyOf, Compare, FieldTarget, Node, Not, Op, Scalar, Target, TextTarget, Value
 
-__all__ = ["FIELDS", "Kind", "check_field", "check_text", "constant", "to_ms"]
+__all__ = ["FIELDS", "KINDS", "TASK_FIELDS", "Kind", "check_field", "check_fields", "check_text", "constant", "to_ms"]
 
 Kind = Literal["text", "number", "time", "flag"]
 
@@ -34,21 +35,64 @@ FIELDS: Final[dict[str, Kind]] = {
 }
 """Field name to what it holds. `project` is the full name, `size` bytes, `task` and `parent` ids."""
 
+TASK_FIELDS: Final[dict[str, Kind]] = {
+    "archived": "flag",
+    "comment": "text",
+    "completed": "time",
+    "created": "time",
+    "id": "text",
+    "last_iteration": "number",
+    "name": "text",
+    "output_uri": "text",
+    "parent": "text",
+    "project": "text",
+    "published": "flag",
+    "started": "time",
+    "status": "text",
+    "type": "text",
+    "updated": "time",
+}
+"""The same of tasks."""
+
+KINDS: Final = FIELDS | TASK_FIELDS
+"""Fields of anything; those of one name are of one kind."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TAKES: Final = {"text": "text", "number": "a number", "time": "a date or time", "flag": "True or False"}
 
 
-def check_field(name: object) -> str:
+def check_field(name: object, fields: Mapping[str, Kind] = FIELDS, of: str = "model") -> str:
     """Return the name of a field.
+
+    Args:
+        name: The name.
+        fields: The fields that there are.
+        of: Of what.
 
     Raises:
         InvalidRequestError: There is no such field; the nearest name is suggested.
     """
-    if isinstance(name, str) and name in FIELDS:
+    if isinstance(name, str) and name in fields:
         return name
-    near = difflib.get_close_matches(str(name), FIELDS, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Fields are {', '.join(FIELDS)}."
-    raise InvalidRequestError(f"A model has no field {name!r}", hint)
+    near = difflib.get_close_matches(str(name), fields, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Fields are {', '.join(fields)}."
+    raise InvalidRequestError(f"A {of} has no field {name!r}", hint)
+
+
+def check_fields(node: Node, fields: Mapping[str, Kind], of: str) -> None:
+    """See that a condition is about fields that there are.
+
+    Raises:
+        InvalidRequestError: It is not, as ``Field("status")`` is not for models.
+    """
+    match node:
+        case Compare(FieldTarget(name)):
+            check_field(name, fields, of)
+        case Not(child):
+            check_fields(child, fields, of)
+        case AllOf(children) | AnyOf(children):
+            for child in children:
+                check_fields(child, fields, of)
 
 
 def check_text(text: object, what: str) -> str:
@@ -128,7 +172,7 @@ def constant(target: Target, op: Op, value: Any) -> Value:
 
 def _kind_of(target: Target) -> Kind | Literal["any"]:
     if isinstance(target, FieldTarget):
-        return FIELDS[check_field(target.name)]
+        return KINDS[check_field(target.name, KINDS)]
     if isinstance(target, TextTarget):
         return "text"
     return "any" if hasattr(target, "key") else "number"

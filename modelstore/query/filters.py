@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelstore.errors import InvalidRequestError
-from modelstore.query.fields import check_text, constant
+from modelstore.query.fields import FIELDS, check_fields, check_text, constant
 from modelstore.query.order import NEWEST_FIRST, Order
 from modelstore.query.simplify import simplify
 from modelstore.query.tree import Compare, FieldTarget, Node, Op, Target, TextTarget, all_of
@@ -82,6 +82,7 @@ def condition(query: ModelQuery) -> Node:
         if wanted is not None:
             require(FieldTarget(name), "==", wanted)
     if query.where is not None:
+        check_fields(query.where, FIELDS, "model")
         parts.append(query.where)
     if query.only_published:
         parts.append(Compare(FieldTarget("published"), "==", value=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from modelstore.errors import InvalidRequestError
 from modelstore.query.evaluate import Subject, number_of
 from modelstore.query.expressions import _Comparable as Comparable
-from modelstore.query.fields import FIELDS, check_field, check_text
+from modelstore.query.fields import FIELDS, KINDS, Kind, check_field, check_text
 from modelstore.query.tree import FieldTarget, MetaTarget, MetricTarget, Stat, Target
 
 __all__ = ["NEWEST_FIRST", "Order", "order_key", "parse_order"]
@@ -32,12 +33,13 @@ NEWEST_FIRST: Final = (Order(FieldTarget("updated"), descending=True),)
 """The order of everything that does not ask for another."""
 
 
-def parse_order(term: object) -> Order:
+def parse_order(term: object, fields: Mapping[str, Kind] = FIELDS) -> Order:
     """Read one term of ``order_by``.
 
     Args:
         term: ``"name"``, ``"metadata.accuracy"``, ``"metrics.val.iou"`` or ``"metrics.val.iou.max"``, with a leading
             dash for descending; or what such a text cannot say: an `Order`, a `Field`, a `Meta`, a `Metric`.
+        fields: The fields that there are.
 
     Raises:
         InvalidRequestError: It is none of these.
@@ -52,7 +54,7 @@ def parse_order(term: object) -> Order:
         return Order(MetaTarget(check_text(name.removeprefix("metadata."), "A metadata key")), descending)
     if name.startswith("metrics."):
         return Order(_metric(name), descending)
-    return Order(FieldTarget(check_field(name)), descending)
+    return Order(FieldTarget(check_field(name, fields)), descending)
 
 
 def _metric(name: str) -> MetricTarget:
@@ -76,7 +78,7 @@ def order_key(order: Order, subject: Subject) -> tuple[Any, ...]:
     match target:
         case FieldTarget(name):
             value = subject.fields.get(name)
-            neutral = "" if FIELDS[name] == "text" else 0
+            neutral = "" if KINDS[name] == "text" else 0
             return (value is None, neutral if value is None else value)
         case MetricTarget(title, series, stat):
             number = number_of(subject.metrics.get((title, series, stat)))

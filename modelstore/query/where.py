@@ -19,11 +19,12 @@ key; a flag is one of the fields `archived`, `package`, `published` standing alo
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, Final
 
 from modelstore.errors import InvalidRequestError, WhereSyntaxError
 from modelstore.query.expressions import Search
-from modelstore.query.fields import FIELDS, check_text, constant
+from modelstore.query.fields import FIELDS, Kind, check_text, constant
 from modelstore.query.tokens import Token, refuse, tokenize
 from modelstore.query.tree import (
     FALSE,
@@ -53,11 +54,12 @@ _VALUES: Final = {"true": True, "false": False, "inf": float("inf"), "nan": floa
 _STATS: Final[dict[str, Stat]] = {"last": "last", "min": "min", "max": "max"}
 
 
-def parse_where(text: str) -> Node:
+def parse_where(text: str, fields: Mapping[str, Kind] = FIELDS) -> Node:
     """Read a condition written as text.
 
     Args:
         text: Such as ``accuracy > 0.9 and (tag('prod') or created >= 2026-03-01)``.
+        fields: The fields that names alone may stand for.
 
     Raises:
         WhereSyntaxError: It cannot be read; the message has a caret under the offending place.
@@ -66,7 +68,7 @@ def parse_where(text: str) -> Node:
     if not isinstance(text, str):
         raise InvalidRequestError(f"A condition is text, not {text!r}")
     try:
-        return _Parser(text).parse()
+        return _Parser(text, fields).parse()
     except WhereSyntaxError:
         raise
     except InvalidRequestError as error:  # too deep or too many terms, which no one place is to blame for
@@ -74,8 +76,9 @@ def parse_where(text: str) -> Node:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fields: Mapping[str, Kind]) -> None:
         self._text = text
+        self._fields = fields
         self._tokens = tokenize(text)
         self._next = 0
         self._depth = 0
@@ -168,7 +171,7 @@ class _Parser:
             return Not(self._worded(target))
         if self._compares(0):
             return self._worded(target)
-        if isinstance(target, FieldTarget) and FIELDS[target.name] == "flag":
+        if isinstance(target, FieldTarget) and self._fields[target.name] == "flag":
             return Compare(target, "==", value=True)
         raise self._error("==, !=, <, <=, >, >=, in, contains or matches is expected here")
 
@@ -218,7 +221,7 @@ class _Parser:
         if token.text.lower() in ("and", "or", "not", "in", "contains", "matches"):
             raise self._error(f"A condition is expected before {token.text!r}; for a key of that name write meta('…')")
         self._next += 1
-        return FieldTarget(token.text) if token.text in FIELDS else MetaTarget(token.text)
+        return FieldTarget(token.text) if token.text in self._fields else MetaTarget(token.text)
 
     def _metric(self) -> Target:
         title = self._checked(self._peek(), check_text, self._string("a title in quotes"), "A title")
@@ -246,7 +249,7 @@ class _Parser:
     # What the productions share.
 
     def _made(self, target: Target, operator: Op, value: Any, at: Token) -> Node:
-        times = isinstance(target, FieldTarget) and FIELDS[target.name] == "time"
+        times = isinstance(target, FieldTarget) and self._fields[target.name] == "time"
         for member in value if isinstance(value, list) else [value]:
             if isinstance(member, Token) and not times:
                 raise refuse(self._text, member.position, "Only created and updated compare with dates")
@@ -254,10 +257,10 @@ class _Parser:
         return Compare(target, operator, self._checked(at, constant, target, operator, value))
 
     def _field(self, name: str, at: Token) -> FieldTarget:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FIELDS)}"
-            raise refuse(self._text, at.position, f"A model has no field {name!r}; {hint}")
+        if name not in self._fields:
+            near = difflib.get_close_matches(name, self._fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._fields)}"
+            raise refuse(self._text, at.position, f"There is no field {name!r}; {hint}")
         return FieldTarget(name)
 
     def _checked(self, at: Token, check: Any, *facts: Any) -> Any:

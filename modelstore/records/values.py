@@ -12,7 +12,7 @@ from typing import Any
 
 from modelstore.errors import InvalidRequestError
 
-__all__ = ["METADATA_TYPES", "decode", "dumps", "encode", "loads", "metadata_text", "metadata_type"]
+__all__ = ["METADATA_TYPES", "decode", "dumps", "encode", "loads", "metadata_text", "metadata_type", "scalar_of"]
 
 METADATA_TYPES = ("float", "int", "bool", "str", "basestring", "list", "tuple", "dict")
 """The type names that ClearML's `set_metadata(v_type=…)` knows."""
@@ -120,3 +120,19 @@ def _has_tuple(value: Any) -> bool:
     if isinstance(value, (list, dict)):
         return any(_has_tuple(inner) for inner in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, tuple)
+
+
+def scalar_of(text: str) -> float | str | None:
+    """Return what a value that `dumps` wrote compares as: text, a number, or nothing; an SQL function of connections.
+
+    Integers too large for a float become infinite; NaN is nothing to compare with.
+    """
+    value = loads(text)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, (bool, int, float)) or value != value:  # noqa: PLR0124 - NaN
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,42 +55,15 @@ class Tasks:
             raise TaskNotFoundError(f"There is no task {task_id!r:.80} in {self._registry.folder}", "Check the id.")
         return record
 
-    def find(
-        self,
-        *,
-        project: str | None = None,
-        name: str | None = None,
-        name_regex: str | None = None,
-        ids: Sequence[str] | None = None,
-        archived: bool = True,
-        statuses: Sequence[str] | None = None,
-    ) -> list[TaskRecord]:
-        """Return tasks, newest change first.
+    def find(self, **filters: Any) -> list[TaskRecord]:
+        """Return tasks, newest change first; the filters are the attributes of `TaskSearch`.
 
-        Args:
-            project: Full name of their project; None for any.
-            name: Exact name; None for any.
-            name_regex: Regular expression that the name must contain a match of; None for any.
-            ids: Only these; None for any.
-            archived: Also archived ones.
-            statuses: Only in these statuses; None for any.
+        Raises:
+            InvalidRequestError: A filter is not acceptable.
         """
-        import json
+        from modelstore.registry.task_search import TaskSearch
 
-        conditions, parameters = ["t.state <= ?"], [1 if archived else 0]
-        for condition, value in (
-            ("p.name = ?", project),
-            ("t.name = ?", name),
-            ("regexp(?, t.name)", check_regex(name_regex)),
-            ("t.id IN (SELECT value FROM json_each(?))", None if ids is None else json.dumps(list(ids))),
-            ("t.status IN (SELECT value FROM json_each(?))", None if statuses is None else json.dumps(list(statuses))),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                parameters.append(value)  # type: ignore[arg-type]
-        return reader.task_rows(
-            self._database, " AND ".join(conditions), parameters, "ORDER BY t.updated DESC, t.key DESC"
-        )
+        return TaskSearch(**filters).run(self._registry)
 
     def links(self, task_id: str, direction: str) -> list[Link]:
         """Return a task's links to models, in the order in which they were made."""

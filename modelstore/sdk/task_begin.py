@@ -65,7 +65,7 @@ def _named(registry: Registry, task_id: str) -> TaskRecord:
 
 
 def _last_task(registry: Registry, project: str | None, name: str) -> TaskRecord | None:
-    found = registry.tasks.find(project=project, name=name, archived=False)
+    found = registry.tasks.find(projects=None if project is None else [project], name=name, archived=False)
     # Those of `Task.create` and `clone` have not run here: whoever made them may have plans for them.
     return next((r for r in found if r.project == project and r.runtime.get("pid")), None)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from modelstore.errors import InvalidRequestError, ProjectNotFoundError
 from modelstore.ids import clock_to_datetime
 from modelstore.query.evaluate import regexp
 from modelstore.records.entities import ProjectRecord, TaskRecord
 from modelstore.registry.tasks import check_regex
-from modelstore.sdk._context import Registry, current_registry
+from modelstore.sdk._context import current_registry
 from modelstore.sdk.task_record import TaskBase
+
+if TYPE_CHECKING:
+    from modelstore.query import Node
 
 __all__ = ["TaskSearch"]
 
@@ -40,7 +43,7 @@ class TaskSearch(TaskBase):
             task_name: Exact name; None for any.
             tags: Tags and operators that it must match.
             allow_archived: Also an archived one, when no other matches.
-            task_filter: {"status": [...]} narrows further.
+            task_filter: As for `get_tasks`.
 
         Returns:
             The task; of several the one changed last, with a warning; None when there is none.
@@ -52,7 +55,15 @@ class TaskSearch(TaskBase):
         registry = current_registry()
         if task_id is not None:
             return cls(registry, registry.tasks.get(task_id))
-        found = _matching(registry, project_name, task_name, None, tags, allow_archived, task_filter)
+        if project_name:
+            registry.tasks.project(project_name)
+        found = registry.tasks.find(
+            projects=[project_name] if project_name else None,
+            name=task_name,
+            tags=tags,
+            archived=allow_archived,
+            **_narrowed(task_filter),
+        )
         found = [r for r in found if not r.archived] or found
         if len(found) > 1:
             logger.warning("%d tasks match; the one changed last, %s, is taken", len(found), found[0].id)
@@ -67,6 +78,11 @@ class TaskSearch(TaskBase):
         tags: Sequence[str] | None = None,
         allow_archived: bool = True,
         task_filter: Mapping[str, Any] | None = None,
+        *,
+        where: Node | str | None = None,
+        search: str | None = None,
+        order_by: str | Sequence[Any] | None = None,
+        max_results: int | None = None,
     ) -> list[Self]:
         """Return tasks, the one changed last first.
 
@@ -76,25 +92,32 @@ class TaskSearch(TaskBase):
             task_name: Regular expression that the name must contain a match of.
             tags: Tags and operators that they must match.
             allow_archived: Also archived ones.
-            task_filter: {"status": [...]} narrows further.
+            task_filter: "status" and "type" (one or several) narrow further; "order_by" is another order.
+            where: A further condition on fields (`modelstore.query.TASK_FIELDS`), tags and hyper-parameters:
+                ``(Field("status") == "completed") & (Meta("General/lr") < 0.01)``, or its text.
+            search: Words that must all be found in the task's name, comment and tags.
+            order_by: Fields, "-" in front for descending; None for "-updated". Ties come by id.
+            max_results: At most so many; None for all.
+
+        Raises:
+            TagQueryError: ``tags`` is malformed.
+            WhereSyntaxError: ``where`` is malformed.
+            InvalidRequestError: Another argument is not acceptable.
         """
         registry = current_registry()
-        if project_name is None or isinstance(project_name, str):
-            projects: list[str | None] = [project_name]
-        else:
-            projects = [*project_name] or [None]
-        found: dict[str, TaskRecord] = {}
-        for project in projects:
-            for record in registry.tasks.find(
-                project=project or None,
-                name_regex=task_name or None,
-                ids=task_ids,
-                archived=allow_archived,
-                statuses=_statuses(task_filter),
-            ):
-                found[record.id] = record
-        records = sorted(_tagged(found.values(), tags), key=lambda r: (-r.updated, -r.key))
-        return [cls(registry, record) for record in records]
+        projects = [project_name] if isinstance(project_name, str) else [*(project_name or [])]
+        found = registry.tasks.find(
+            projects=[name for name in projects if name] or None,
+            name_regex=task_name or None,
+            ids=task_ids,
+            tags=tags,
+            archived=allow_archived,
+            where=where,
+            search=search,
+            limit=max_results,
+            **_narrowed(task_filter) | ({} if order_by is None else {"order_by": order_by}),
+        )
+        return [cls(registry, record) for record in found]
 
     @classmethod
     def query_tasks(
@@ -104,6 +127,11 @@ class TaskSearch(TaskBase):
         tags: Sequence[str] | None = None,
         additional_return_fields: Sequence[str] | None = None,
         task_filter: Mapping[str, Any] | None = None,
+        *,
+        where: Node | str | None = None,
+        search: str | None = None,
+        order_by: str | Sequence[Any] | None = None,
+        max_results: int | None = None,
     ) -> list[str] | list[dict[str, Any]]:
         """Return the ids of matching tasks, the one changed last first.
 
@@ -112,12 +140,25 @@ class TaskSearch(TaskBase):
             task_name: See ``project_name``.
             tags: See ``project_name``.
             additional_return_fields: Return dictionaries with "id" and these fields of the task in place of ids.
-            task_filter: {"status": [...]} narrows further.
+            task_filter: As for `get_tasks`.
+            where: As for `get_tasks`, as are ``search``, ``order_by`` and ``max_results``.
+            search: See ``where``.
+            order_by: See ``where``.
+            max_results: See ``where``.
 
         Raises:
-            InvalidRequestError: A task has no such field.
+            InvalidRequestError: A task has no such field, or as for `get_tasks`.
         """
-        tasks = cls.get_tasks(project_name=project_name, task_name=task_name, tags=tags, task_filter=task_filter)
+        tasks = cls.get_tasks(
+            project_name=project_name,
+            task_name=task_name,
+            tags=tags,
+            task_filter=task_filter,
+            where=where,
+            search=search,
+            order_by=order_by,
+            max_results=max_results,
+        )
         if not additional_return_fields:
             return [task.id for task in tasks]
         return [{"id": t.id} | {f: _field(t._record(), f) for f in additional_return_fields} for t in tasks]
@@ -154,38 +195,19 @@ class TaskSearch(TaskBase):
         return [project for project in found if regex is None or regexp(regex, project.name)]
 
 
-def _matching(
-    registry: Registry,
-    project: str | None,
-    name: str | None,
-    ids: Sequence[str] | None,
-    tags: Sequence[str] | None,
-    archived: bool,
-    task_filter: Mapping[str, Any] | None,
-) -> list[TaskRecord]:
-    if project:
-        registry.tasks.project(project)
-    found = registry.tasks.find(
-        project=project or None, name=name, ids=ids, archived=archived, statuses=_statuses(task_filter)
-    )
-    return _tagged(found, tags)
-
-
-def _tagged(records: Iterable[TaskRecord], tags: Sequence[str] | None) -> list[TaskRecord]:
-    from modelstore.query import matches, parse_tags
-
-    node = parse_tags(tags)
-    return [record for record in records if node is None or matches(node, set(record.tags))]
-
-
-def _statuses(task_filter: Mapping[str, Any] | None) -> list[str] | None:
-    if not task_filter:
-        return None
-    unknown = sorted(set(task_filter) - {"status"})
-    if unknown:
-        raise InvalidRequestError(f"task_filter can narrow by 'status', not by {unknown[0]!r}")
-    status = task_filter["status"]
-    return [status] if isinstance(status, str) else list(status)
+def _narrowed(task_filter: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a ``task_filter`` asks as filters of `Tasks.find`."""
+    known = {"status": "statuses", "type": "types", "order_by": "order_by"}
+    found: dict[str, Any] = {}
+    for key, value in (task_filter or {}).items():
+        if key not in known:
+            raise InvalidRequestError(f"task_filter can narrow by {', '.join(known)}, not by {key!r}", "Use where.")
+        several = [value] if isinstance(value, str) else value
+        # ClearML's word for the time of the last change
+        found[known[key]] = (
+            [str(v).replace("last_update", "updated") for v in several] if key == "order_by" else several
+        )
+    return found
 
 
 def _field(record: TaskRecord, name: str) -> Any:
