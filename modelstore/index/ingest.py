@@ -191,6 +191,6 @@ def rebuild(connection: sqlite3.Connection) -> int:
     creations.write()
     for entity in edited:
         fold.reconcile(connection, entity)
-    while texts.behind(connection):
+    while texts.behind(connection) > 0:
         texts.take_in(connection)
     return count

@@ -1,4 +1,4 @@
-"""Full-text search: the words of every model, in an index that follows the journal (decision note 007).
+"""Full-text search: the words of every model, in an index that follows the journal (decision note 009).
 
 Writing a model costs it nothing. `search_state.taken` says up to which operation of the journal `search_words` is; the
 models that later operations are about are *pending*, and searched by their rows. Who searches brings the index up to

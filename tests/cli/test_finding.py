@@ -45,6 +45,8 @@ def three(register: Callable[..., str]) -> dict[str, str]:
         (["--where", "acc > 0.6"], "b"),
         (["--where", "tag('x') or framework == 'ONNX'"], "ba"),
         (["--metadata", "acc=0.9"], "b"),
+        (["--search", "ACC 0.9"], "b"),
+        (["--where", "search('acc') and not search('hi')"], "ba"),
         (["--metadata", "acc=0.9", "--metadata", "other=1"], ""),
         (["--published"], "b"),
         (["--order-by", "name"], "abc"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,18 @@ import sqlite_utils
 from modelstore import InputModel, OutputModel, Task
 from modelstore import open as open_registry
 from modelstore.index.schema import VIEWS
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_the_documentation_lists_every_view_with_all_its_columns(tmp_path: Path) -> None:
+    """Whoever writes SQL looks there."""
+    with open_registry(tmp_path / "r") as registry:
+        for view in VIEWS:
+            columns = [row[1] for row in registry.database.all(f"PRAGMA table_info({view})")]
+            (line,) = [line for line in DOCUMENTED.read_text().splitlines() if line.startswith(f"| `{view}` |")]
+
+            assert re.findall(r"`(\w+)`", line) == [view, *columns]
 
 
 def test_every_view_answers_and_the_documented_columns_hold(tmp_path: Path) -> None:
