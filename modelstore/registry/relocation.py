@@ -254,7 +254,11 @@ class _Plan:
                 if move.kind == "published model":
                     continue
                 if move.kind == "upload":
-                    connection.execute("UPDATE uploads SET destination = ? WHERE id = ?", (move.new, int(move.id)))
+                    connection.execute(
+                        "UPDATE uploads SET destination = ?, changes = json_remove(changes, '$.checkpoint')"
+                        " WHERE id = ?",
+                        (move.new, int(move.id)),
+                    )
                     continue
                 field = "uri" if move.kind == "model" else "output_uri"
                 drafts.append(Draft(move.kind, move.id, "edit", {field: move.new}))  # type: ignore[arg-type]

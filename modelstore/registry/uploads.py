@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from modelstore.errors import ModelNotFoundError, ModelStoreError, UploadError
 from modelstore.ids import new_id, now_ms
 from modelstore.index import reader
 from modelstore.records.entities import UploadRecord
+from modelstore.registry import ending
 from modelstore.registry.sources import Leftover, delete_leftovers
 from modelstore.registry.weights import Snapshot
 from modelstore.storage.failures import translated
@@ -71,6 +72,7 @@ class Uploads:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._forget()
+        ending.watch(self)
 
     def _forget(self) -> None:
         """Begin with nothing: in a new process, and in a forked child, whose parent sees to what it began."""
@@ -82,6 +84,19 @@ class Uploads:
         self._models: dict[int, str] = {}
         self._queues: dict[str, deque[int]] = {}
         self._failures: dict[int, tuple[str, ModelStoreError]] = {}
+        self._stranded: list[int] = []
+        self._left = False
+
+    def unfinished(self) -> int:
+        """Return how many uploads this process still has to do."""
+        if self._pid != os.getpid():
+            return 0
+        with self._lock:
+            return sum(not future.done() for future in self._running.values()) + len(self._stranded)
+
+    def leave(self) -> None:
+        """Wait for nothing any more: the process ends, and what is not finished is a later one's to send."""
+        self._left = True
 
     def pending(self, model_id: str | None = None) -> list[UploadRecord]:
         """Return the uploads that have not finished, of this process and of others, oldest first."""
@@ -156,6 +171,7 @@ class Uploads:
             threading.Thread(target=self._work, name="modelstore-upload").start()
         else:
             self._work()
+            self._send_stranded()
 
     def _work(self) -> None:
         """Send what is queued, one upload of each model in turn, those of one model in order, until nothing is left."""
@@ -193,9 +209,14 @@ class Uploads:
             return  # finished by another process, or given up
         try:
             gone = self._deliver(upload)
-        except ModelStoreError as error:
+        except Exception as error:
             if self._row(upload_id) is None:
                 return  # given up meanwhile, and its snapshot is gone
+            if ending.is_too_late(error):
+                self._strand(upload_id)
+                return
+            if not isinstance(error, ModelStoreError):
+                raise
             self._note_failure(upload, error)
             raise UploadError(
                 f"The weights of model {upload.model} could not be sent to {redact(upload.destination)}: {error}",
@@ -215,7 +236,10 @@ class Uploads:
         snapshot = self._registry.folder / upload.snapshot
         fingerprint = Fingerprint(changes["size"], changes["sha256"], changes["xxh3"])
         with reporting(f"uploading {changes['filename']}") as progress:  # step 3
-            uri = upload_object(snapshot, fingerprint, upload.destination, changes["filename"], progress=progress)
+            uri = upload_object(
+                snapshot, fingerprint, upload.destination, changes["filename"], progress=progress,
+                checkpoint=_Checkpoint(self._registry, upload),
+            )  # fmt: skip
         fields = changes["fields"] | {"uri": uri, "digest": fingerprint.digest, "size": fingerprint.size}
         with self._registry.database.write() as connection:  # step 4
             if not connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,)).rowcount:
@@ -230,6 +254,15 @@ class Uploads:
                 fields.pop("framework", None)  # ours was a guess
             self._registry.models.edit(upload.model, **fields)
         return gone
+
+    def _strand(self, upload_id: int) -> None:
+        """Leave an upload to another process: this one ends, and drivers can begin no threads in it any more."""
+        with self._registry.database.write() as connection:
+            connection.execute(
+                "UPDATE uploads SET changes = json_set(changes, '$.owner', '') WHERE id = ?", (upload_id,)
+            )
+        with self._lock:
+            self._stranded.append(upload_id)
 
     def _row(self, upload_id: int) -> UploadRecord | None:
         return next((u for u in self.pending() if u.id == upload_id), None)
@@ -266,12 +299,13 @@ class Uploads:
         with self._lock:
             waiting = {f for i, f in self._running.items() if model_id is None or self._models[i] == model_id}
         finished = 0
-        while waiting and (count is None or finished < count):
+        while waiting and not self._left and (count is None or finished < count):
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             done, waiting = wait(waiting, timeout=left, return_when=FIRST_COMPLETED)
             finished += len(done)
             if not done:
                 break
+        self._send_stranded()
         with self._lock:
             for upload_id in [i for i, future in self._running.items() if future.done()]:
                 del self._running[upload_id], self._models[upload_id]
@@ -280,17 +314,39 @@ class Uploads:
         if errors:
             raise errors[0]
 
-    def resume(self) -> list[UploadRecord]:
+    def _send_stranded(self) -> None:
+        with self._lock:
+            stranded, self._stranded = self._stranded, []
+        if not stranded or self._left:
+            return
+        ending.send_in_a_child(self._registry.folder, self._registry.actor, stranded)
+        for upload in self.pending():
+            if upload.id in stranded:
+                error = UploadError(
+                    f"The weights of model {upload.model} were not sent to {redact(upload.destination)} before the "
+                    f"process ended{f': {upload.error}' if upload.error else ''}",
+                    "They are kept in the registry; send them with `modelstore uploads --resume`.",
+                )
+                self._failed(upload.id, upload.model, error)
+
+    def resume(self, only: Collection[int] | None = None) -> list[UploadRecord]:
         """Send what earlier processes, or earlier tries, did not; returns the uploads that were taken up.
 
         Uploads of processes that are still alive are left to them.
+
+        Args:
+            only: Numbers of uploads; None for all.
 
         Raises:
             UploadError: One failed again; the others were tried too.
         """
         with self._lock:
             ours = {i for i, future in self._running.items() if not future.done()}
-        taken = [u for u in self.pending() if u.id not in ours and (u.status == "failed" or not is_alive(u))]
+        taken = [
+            u
+            for u in self.pending()
+            if u.id not in ours and (only is None or u.id in only) and (u.status == "failed" or not is_alive(u))
+        ]
         for upload in taken:
             self._take(upload)
             self._submit(upload.id, upload.model)
@@ -306,13 +362,25 @@ class Uploads:
             )
 
     def cancel(self, upload_id: int) -> bool:
-        """Give an unfinished upload up and delete its snapshot; False when there is none of that number."""
+        """Give an unfinished upload up and delete its snapshot; False when there is none of that number.
+
+        Parts that are at the destination already are deleted there, as far as it can be reached.
+        """
         upload = self._row(upload_id)
         if upload is None:
             return False
         with self._registry.database.write() as connection:
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
         (self._registry.folder / upload.snapshot).unlink(missing_ok=True)
+        state = upload.changes.get("checkpoint")
+        if state is not None:
+            from modelstore.storage.uploads import abandon
+
+            digest = f"sha256:{upload.changes['sha256']}"
+            try:
+                abandon(remote_object_uri(upload.destination, digest, upload.changes["filename"]), state)
+            except ModelStoreError as error:
+                logger.warning("Parts of upload %d are left at its destination: %s", upload_id, error)
         return True
 
     def close(self) -> None:
@@ -322,6 +390,21 @@ class Uploads:
             UploadError: One failed.
         """
         self.wait()
+
+
+class _Checkpoint:
+    """Where an upload has got to, kept in its row: another process goes on from there."""
+
+    def __init__(self, registry: Registry, upload: UploadRecord) -> None:
+        self._registry, self._id = registry, upload.id
+        self.state: str | None = upload.changes.get("checkpoint")
+
+    def save(self, state: str) -> None:
+        self.state = state
+        with self._registry.database.write() as connection:
+            connection.execute(
+                "UPDATE uploads SET changes = json_set(changes, '$.checkpoint', ?) WHERE id = ?", (state, self._id)
+            )
 
 
 def is_alive(upload: UploadRecord) -> bool:

@@ -116,6 +116,8 @@ def is_transient(error: BaseException) -> bool:
 
     An error of our own tree is judged by its cause.
     """
+    if "interpreter shutdown" in str(error):
+        return False  # no thread can be begun any more, however often it is tried
     if isinstance(error, ModelStoreError):
         if not isinstance(error, StorageError):
             return False

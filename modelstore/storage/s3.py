@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from modelstore.storage.fingerprints import Progress
 
-__all__ = ["Checkpoint", "open_s3_origin", "send_to_s3"]
+__all__ = ["Checkpoint", "abort", "open_s3_origin", "send_to_s3"]
 
 _MEBIBYTE: Final = 1 << 20
 _PART_BYTES: Final = 8 * _MEBIBYTE
@@ -116,6 +116,15 @@ def send_to_s3(
         return sending.in_one() if size <= 2 * _PART_BYTES else sending.in_parts(checkpoint)
     finally:
         sending.close()
+
+
+def abort(fs: AbstractFileSystem, key: str, state: str) -> None:
+    """Delete the parts of an unfinished upload, by what its checkpoint was given."""
+    bucket, name, _ = fs.split_path(key)
+    try:
+        fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=json.loads(state)["upload"])
+    except FileNotFoundError:
+        return  # finished, aborted or expired
 
 
 def _needs_driver(fs: AbstractFileSystem) -> bool:

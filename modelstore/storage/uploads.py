@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelstore.storage.fingerprints import Fingerprint, Progress
     from modelstore.storage.s3 import Checkpoint
 
-__all__ = ["Upload", "send_object", "upload", "upload_object"]
+__all__ = ["Upload", "abandon", "send_object", "upload", "upload_object"]
 
 # A put there shows the object when it is complete, and not before.
 _ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss"})
@@ -163,6 +163,20 @@ def send_object(  # noqa: PLR0913 - four things to say, the rest by name
         snapshot, uri, fingerprint=fingerprint, storage_options=storage_options, progress=progress,
         checkpoint=checkpoint, patience=patience,
     )  # fmt: skip
+
+
+def abandon(uri: str, state: str) -> None:
+    """Delete what an unfinished upload to ``uri`` has left there, by what its checkpoint was given; gone is fine.
+
+    Raises:
+        StorageUnavailableError: The destination does not answer.
+    """
+    if scheme(uri) not in {"s3", "s3a"}:
+        return
+    from modelstore.storage.s3 import abort
+
+    with translated(uri, writing=True):
+        abort(*open_filesystem(uri), state)
 
 
 def _present(
