@@ -7,10 +7,12 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import struct
+import subprocess
 import tarfile
 import tempfile
 import unicodedata
@@ -32,6 +34,9 @@ from modelstore.errors import (
     UnsafeArchiveError,
 )
 from modelstore.storage.packages import EXTRACTING, collect, collect_files, extract, pack
+
+# Read at import: each test loses the variables that begin like this.
+REFLINK = os.environ.get("MODELSTORE_TEST_REFLINK")
 
 PART = st.one_of(
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8),
@@ -395,3 +400,54 @@ def test_a_killed_extraction_leaves_no_folder(tmp_path: Path, monkeypatch: pytes
 
 
 GOLDEN = "sha256:10d1d9e0728f4d357ce4170bc1f95bb72bc9f9de73eeef3514d00c645c5c5198"
+
+
+def _shares_blocks(folder: Path) -> bool:
+    """Ask the filesystem itself."""
+    (folder / "probe").write_bytes(bytes(4096))
+    done = subprocess.run(
+        ["cp", "--reflink=always", folder / "probe", folder / "probe2"], check=False, capture_output=True
+    )
+    return done.returncode == 0
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Path:
+    """A folder on a filesystem whose files can share blocks: MODELSTORE_TEST_REFLINK names one."""
+    folder = Path(REFLINK or tmp_path) / f"sharing-{os.urandom(4).hex()}"
+    folder.mkdir()
+    if not _shares_blocks(folder):
+        shutil.rmtree(folder)
+        pytest.skip("the filesystem cannot share blocks between files; MODELSTORE_TEST_REFLINK may name one that can")
+    return folder
+
+
+def test_an_unpacked_package_takes_no_second_place_on_the_disk(sharing: Path) -> None:
+    """Where files can share blocks; what is small is copied."""
+    size = 32 << 20
+    files = {"big.bin": os.urandom(size + 5), "sub/other.bin": os.urandom(1 << 16), "small.txt": b"x"}
+    write_tree(sharing / "in", files)
+    pack(collect(sharing / "in"), sharing / "a.zip")
+    os.sync()
+    before = shutil.disk_usage(sharing).free
+    extract(sharing / "a.zip", sharing / "out")
+    os.sync()
+    taken = before - shutil.disk_usage(sharing).free
+
+    assert read_tree(sharing / "out") == files
+    assert taken < size // 4
+    shutil.rmtree(sharing)
+
+
+def test_shared_blocks_are_compared_with_their_checksum(sharing: Path) -> None:
+    """As copied ones are."""
+    write_tree(sharing / "in", {"big.bin": bytes(1 << 20)})
+    pack(collect(sharing / "in"), sharing / "a.zip")
+    with (sharing / "a.zip").open("r+b") as archive:
+        archive.seek(1 << 19)
+        archive.write(b"wrong")
+    with pytest.raises(IntegrityError):
+        extract(sharing / "a.zip", sharing / "out")
+
+    assert not (sharing / "out").exists()
+    shutil.rmtree(sharing)
