@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modelstore.sdk.output_model import OutputModel
     from modelstore.sdk.storage_manager import StorageManager
     from modelstore.sdk.task import Task, TaskTypes
+    from modelstore.storage.progress import watch_transfers
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "inspect",
     "open",
     "to_pandas",
+    "watch_transfers",
 ]
 
 _HOMES: Final = {
@@ -68,6 +70,7 @@ _HOMES: Final = {
     "inspect": ("modelstore.sdk.looking", "inspect"),
     "open": ("modelstore.sdk._context", "open_registry"),
     "to_pandas": ("modelstore.sdk.results", "to_pandas"),
+    "watch_transfers": ("modelstore.storage.progress", "watch_transfers"),
 }
 
 

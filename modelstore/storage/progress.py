@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
@@ -13,13 +15,58 @@ if TYPE_CHECKING:
 
     from modelstore.storage.fingerprints import Progress
 
-__all__ = ["TerminalProgress", "format_bytes", "progress_wanted", "reporting"]
+__all__ = ["TerminalProgress", "Transfer", "format_bytes", "progress_wanted", "reporting", "watch_transfers"]
 
 _PATIENCE_S: Final = 1.0  # what is over sooner needs no telling
 _INTERVAL_S: Final = 0.1
 _WIDTH: Final = 24
 _OFF: Final = frozenset({"0", "false", "no", "off"})
 _ON: Final = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far one transfer has got.
+
+    Attributes:
+        action: ``storing``, ``uploading`` or ``fetching``.
+        name: The file's name.
+        done_bytes: How many bytes it has done.
+        total_bytes: How many there are in all; None while that is unknown.
+        ended: True the last time, whether it ended well or not.
+    """
+
+    action: str
+    name: str
+    done_bytes: int
+    total_bytes: int | None
+    ended: bool
+
+
+_watchers: list[Callable[[Transfer], object]] = []
+
+
+@contextmanager
+def watch_transfers(tell: Callable[[Transfer], object]) -> Iterator[None]:
+    """Have a program told how far the transfers get that begin in the block, in place of drawing on the terminal.
+
+    For the whole process; transfers that began in the block are told of until they end, also after it.
+
+    Args:
+        tell: Called now and then, from any thread, several at a time. What it raises ends that transfer.
+
+    Example:
+        >>> with watch_transfers(lambda one: print(one.action, one.name, one.done_bytes)):
+        ...     with reporting("fetching net.pt") as progress:
+        ...         _ = progress(5, 10)
+        fetching net.pt 5
+        fetching net.pt 5
+    """
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
 
 
 def progress_wanted(stream: TextIO | None = None) -> bool:
@@ -43,6 +90,10 @@ def reporting(label: str, stream: TextIO | None = None) -> Iterator[Progress | N
         >>> with reporting("storing model.pt") as progress:
         ...     copied = 0 if progress is None else progress(1, 2)
     """
+    if _watchers:
+        with _telling(label, tuple(_watchers)) as progress:
+            yield progress
+        return
     if not progress_wanted(stream):
         yield None
         return
@@ -51,6 +102,24 @@ def reporting(label: str, stream: TextIO | None = None) -> Iterator[Progress | N
         yield bar
     finally:
         bar.close()
+
+
+@contextmanager
+def _telling(label: str, watchers: tuple[Callable[[Transfer], object], ...]) -> Iterator[Progress]:
+    action, _, name = label.partition(" ")
+    reached: tuple[int, int | None] = (0, None)
+
+    def tell(done_bytes: int, total_bytes: int | None, /) -> None:
+        nonlocal reached
+        reached = (done_bytes, total_bytes)
+        for watcher in watchers:
+            watcher(Transfer(action, name, *reached, ended=False))
+
+    try:
+        yield tell
+    finally:
+        for watcher in watchers:
+            watcher(Transfer(action, name, *reached, ended=True))
 
 
 class TerminalProgress:

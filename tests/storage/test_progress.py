@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstore.storage.progress import TerminalProgress, format_bytes, progress_wanted, reporting
+import modelstore
+from modelstore import OutputModel, Task
+from modelstore.storage.progress import (
+    TerminalProgress,
+    Transfer,
+    _watchers,
+    format_bytes,
+    progress_wanted,
+    reporting,
+    watch_transfers,
+)
 
 
 class Terminal(io.StringIO):
@@ -44,6 +54,50 @@ def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch, name: str, val
     monkeypatch.setenv(name, value)
 
     assert progress_wanted(Terminal()) is wanted
+
+
+def test_a_program_is_told_in_place_of_the_terminal(tmp_path: Path) -> None:
+    """Every transfer of the process, whoever begins it, from the first byte to the end; nothing is drawn meanwhile."""
+    seen: list[Transfer] = []
+    source = tmp_path / "net.pt"
+    source.write_bytes(bytes(3 << 20))
+    with modelstore.open(tmp_path / "registry"), watch_transfers(seen.append):
+        model = OutputModel(Task.init("p", "t"))
+        model.update_weights(source, upload_uri="memory://watched", async_enable=False)
+        model.get_local_copy(raise_on_error=True)
+        with reporting("storing a", Terminal()) as progress:
+            assert not isinstance(progress, TerminalProgress)
+
+    by_action = {
+        action: [one for one in seen if one.action == action] for action in ("storing", "uploading", "fetching")
+    }
+    for action, told in by_action.items():
+        assert told[0].name == "net.pt", action
+        assert [one.ended for one in told[:-1] if one.name == "net.pt"].count(True) <= 1
+        assert any((one.done_bytes, one.total_bytes) == (3 << 20, 3 << 20) for one in told)
+    assert seen[-1].ended
+    assert not _watchers
+
+
+def test_a_watcher_that_raises_ends_the_transfer(tmp_path: Path) -> None:
+    """That is how a program cancels one; nothing is left of it."""
+
+    class CancelledError(Exception):
+        pass
+
+    def cancel(transfer: Transfer) -> None:
+        if transfer.done_bytes and not transfer.ended:
+            raise CancelledError
+
+    source = tmp_path / "net.pt"
+    source.write_bytes(bytes(3 << 20))
+    with modelstore.open(tmp_path / "registry") as registry:
+        model = OutputModel(Task.init("p", "t"))
+        with watch_transfers(cancel), pytest.raises(CancelledError):
+            model.update_weights(source)
+
+        assert list((registry.folder / "objects").rglob("*.pt")) == []
+        assert list((registry.folder / "objects" / "tmp").iterdir()) == []
 
 
 def test_what_is_over_soon_is_not_drawn() -> None:
