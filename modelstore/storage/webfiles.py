@@ -35,6 +35,7 @@ class WebFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return name, size (None if the server does not say), type and ETag."""
         origin = self._origin(path)
+        origin.part_bytes = 1  # nothing but the headers is wanted
         origin.look()
         origin.read(0, None).close()
         return {"name": path, "size": origin.size, "type": "file", "ETag": origin.etag, "ranged": origin.ranged}

@@ -15,7 +15,7 @@ from modelstore.storage.packages import collect, pack
 from modelstore.testing.httpserver import HttpServer, http_server
 
 MakeFile = Callable[..., Path]
-DATA = os.urandom(12 << 20)
+DATA = os.urandom(24 << 20)
 
 
 @pytest.fixture
