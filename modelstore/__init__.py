@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from modelstore import errors as errors
     from modelstore.query import Field, Meta, Metric, Tag
+    from modelstore.reports.figures import SeriesInfo
     from modelstore.sdk._context import Registry
     from modelstore.sdk._context import open_registry as open  # noqa: A004 - `modelstore.open(uri)` is the call
     from modelstore.sdk.framework import Framework
@@ -38,6 +39,7 @@ __all__ = [
     "OutputModel",
     "Registry",
     "Search",
+    "SeriesInfo",
     "StorageManager",
     "Tag",
     "Task",
@@ -61,6 +63,7 @@ _HOMES: Final = {
     "OutputModel": ("modelstore.sdk.output_model", "OutputModel"),
     "Registry": ("modelstore.sdk._context", "Registry"),
     "Search": ("modelstore.query", "Search"),
+    "SeriesInfo": ("modelstore.reports.figures", "SeriesInfo"),
     "StorageManager": ("modelstore.sdk.storage_manager", "StorageManager"),
     "Tag": ("modelstore.query", "Tag"),
     "Task": ("modelstore.sdk.task", "Task"),

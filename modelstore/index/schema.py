@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from modelstore.index.report_tables import REPORT_TABLES
+
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
@@ -288,62 +290,6 @@ _V2: Final = (
     "INSERT INTO search_state VALUES (0)",
 )
 
-_V3: Final = (
-    # One row a scalar series of a model or task, and what is known of all its points together.
-    """
-    CREATE TABLE scalar_series (
-        key INTEGER PRIMARY KEY,
-        entity TEXT NOT NULL,            -- id of the model or task
-        title TEXT NOT NULL,
-        series TEXT NOT NULL,
-        points INTEGER NOT NULL,
-        finite INTEGER NOT NULL,         -- points that are neither NaN nor infinite
-        last REAL,                       -- of the greatest iteration; of several points there, the one reported last
-        last_iteration INTEGER NOT NULL,
-        last_stamp TEXT NOT NULL,        -- of the operation that brought it
-        min REAL,                        -- NaN apart
-        max REAL,
-        mean REAL,
-        total TEXT NOT NULL,             -- JSON: exact sum of the finite values (modelstore.records.points.exact_sum)
-        UNIQUE (entity, title, series)
-    ) STRICT
-    """,
-    # The points that one operation brought to one series: columns of eight bytes a number, little-endian.
-    """
-    CREATE TABLE scalar_blocks (
-        key INTEGER PRIMARY KEY,
-        series INTEGER NOT NULL,
-        op INTEGER NOT NULL,
-        iterations BLOB NOT NULL,
-        times BLOB NOT NULL,             -- milliseconds since 1970
-        numbers BLOB NOT NULL
-    ) STRICT
-    """,
-    "CREATE UNIQUE INDEX scalar_blocks_series ON scalar_blocks (series, op)",
-    # Plots and other files that were reported. Small figures stay in the operation, bytes are objects (by digest).
-    """
-    CREATE TABLE plots (
-        key INTEGER PRIMARY KEY,
-        entity TEXT NOT NULL,
-        op INTEGER NOT NULL UNIQUE,
-        kind TEXT NOT NULL,              -- plotly, image, media
-        title TEXT NOT NULL,
-        series TEXT NOT NULL,
-        iteration INTEGER NOT NULL,
-        time INTEGER NOT NULL,
-        digest TEXT,
-        size INTEGER,
-        name TEXT,
-        url TEXT
-    ) STRICT
-    """,
-    "CREATE INDEX plots_entity ON plots (entity, title, series, iteration)",
-    "CREATE INDEX plots_digest ON plots (digest) WHERE digest IS NOT NULL",
-    "ALTER TABLE metrics ADD COLUMN mean REAL",
-    "ALTER TABLE metrics ADD COLUMN points INTEGER NOT NULL DEFAULT 0",
-    "CREATE INDEX metrics_mean ON metrics (title, series, mean, model)",
-)
-
 TRIGGERS: Final = {
     # What was published stays: not through another object, not through raw SQL. The one lawful change is the arrival
     # of an earlier publication from elsewhere, which moves published_op back.
@@ -495,7 +441,7 @@ def migrations() -> Migrations:
         from sqlite_utils import Database
 
         assert isinstance(db, Database)  # noqa: S101 - as above
-        for statement in _V3:
+        for statement in REPORT_TABLES:
             db.execute(statement)
         for view, statement in VIEWS.items():
             db.execute(f"DROP VIEW IF EXISTS {view}")

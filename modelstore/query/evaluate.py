@@ -65,7 +65,7 @@ class Subject:
             missing mean absent.
         metadata: Key to typed value.
         texts: Key to metadata value as text.
-        metrics: (title, series, statistic) to value; statistics are "last", "min" and "max".
+        metrics: (title, series, statistic) to value; statistics are "last", "min", "max" and "mean".
     """
 
     tags: AbstractSet[str] = frozenset()

@@ -168,7 +168,11 @@ class Meta(_Comparable):
 
 
 class Metric(_Comparable):
-    """A reported scalar: ``Metric("val", "iou") > 0.8`` is about its last value, ``.min`` and ``.max`` about those."""
+    """A reported scalar: ``Metric("val", "iou") > 0.8`` is about its last value.
+
+    ``.min``, ``.max`` and ``.mean`` are about those. The last value is that of the greatest iteration; NaN is left out
+    of the others, and compares with nothing.
+    """
 
     __slots__ = ()
 
@@ -181,7 +185,7 @@ class Metric(_Comparable):
 
     @property
     def last(self) -> _Comparable:
-        """The value reported last, which is also what the metric itself compares."""
+        """The value at the greatest iteration, which is also what the metric itself compares."""
         return self._of("last")
 
     @property
@@ -193,3 +197,8 @@ class Metric(_Comparable):
     def max(self) -> _Comparable:
         """The greatest value reported."""
         return self._of("max")
+
+    @property
+    def mean(self) -> _Comparable:
+        """The mean of all values reported."""
+        return self._of("mean")

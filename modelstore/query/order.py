@@ -14,7 +14,7 @@ from modelstore.query.tree import FieldTarget, MetaTarget, MetricTarget, Stat, T
 
 __all__ = ["NEWEST_FIRST", "Order", "order_key", "parse_order"]
 
-_STATS: Final[tuple[Stat, ...]] = ("last", "min", "max")
+_STATS: Final[tuple[Stat, ...]] = ("last", "min", "max", "mean")
 
 
 @dataclass(frozen=True, slots=True)

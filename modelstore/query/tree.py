@@ -59,7 +59,7 @@ MAX_TERMS: Final = 10_000
 """Tags and comparisons that a tree may have."""
 
 Op = Literal["==", "<", "<=", ">", ">=", "in", "contains", "matches", "exists"]
-Stat = Literal["last", "min", "max"]
+Stat = Literal["last", "min", "max", "mean"]
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...] | None
 

@@ -51,7 +51,7 @@ __all__ = ["parse_where"]
 _OPERATORS: Final[dict[str, Op]] = {"==": "==", "=": "==", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _FUNCTIONS: Final = ("tag", "meta", "field", "metric", "exists", "search")
 _VALUES: Final = {"true": True, "false": False, "inf": float("inf"), "nan": float("nan")}
-_STATS: Final[dict[str, Stat]] = {"last": "last", "min": "min", "max": "max"}
+_STATS: Final[dict[str, Stat]] = {"last": "last", "min": "min", "max": "max", "mean": "mean"}
 
 
 def parse_where(text: str, fields: Mapping[str, Kind] = FIELDS) -> Node:

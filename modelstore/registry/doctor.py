@@ -28,6 +28,12 @@ _GRACE_S: Final = 86_400.0
 
 _BATCH: Final = 5_000
 
+_PLOT_FILES: Final = (
+    "SELECT p.digest, p.title, p.series, p.entity FROM plots AS p LEFT JOIN models AS m ON m.id = p.entity"
+    " WHERE p.digest IS NOT NULL AND m.state IS NOT 2"
+)
+"""Stored files of plots, but those of removed models."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -57,7 +63,7 @@ def examine(registry: Registry, *, deep: bool) -> list[Finding]:
     findings = list(_database(registry, deep=deep))
     if not any(f.severity == "error" for f in findings):
         findings.extend(_weights(registry, deep=deep))
-        for look in (_orphans, _uploads, _conflicts, _doubles, _tasks):
+        for look in (_plots, _orphans, _uploads, _conflicts, _doubles, _tasks):
             findings.extend(look(registry))
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(findings, key=lambda finding: order[finding.severity])
@@ -155,8 +161,25 @@ def _damage(registry: Registry, path: Path, digest: str | None, size: int | None
     return ""
 
 
+def _plots(registry: Registry) -> Iterator[Finding]:
+    """Find reported pictures and large figures whose files are gone."""
+    missing = [
+        row for row in registry.database.all(_PLOT_FILES) if registry.weights.objects.find(row["digest"]) is None
+    ]
+    if missing:
+        first = missing[0]
+        yield Finding(
+            "error",
+            f"The files of {len(missing)} plots are missing, the first {first['title']!r} / {first['series']!r} of"
+            f" {first['entity']} ({first['digest']})",
+            "They cannot be shown; everything else that was reported is there.",
+            "Restore objects/ from a backup.",
+        )
+
+
 def _orphans(registry: Registry) -> Iterator[Finding]:
     used = {row[0] for row in registry.database.all("SELECT digest FROM models WHERE state < 2 AND digest IS NOT NULL")}
+    used |= {row["digest"] for row in registry.database.all(_PLOT_FILES)}
     limit = time.time() - _GRACE_S
     orphans = [o for o in registry.weights.objects.iterate() if o.digest not in used and o.changed_at < limit]
     if orphans:

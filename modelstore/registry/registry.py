@@ -191,6 +191,15 @@ class Registry:
 
         return self._part("reports", Reports)
 
+    def flush_reports(self) -> None:
+        """Write what this process has reported and not written yet, so that what is read next has it.
+
+        Raises:
+            ModelStoreError: It could not be written; it is kept.
+        """
+        if "reports" in self._parts:
+            self.reports.flush()
+
     def _part(self, name: str, factory: Callable[[Registry], T]) -> T:
         found: T | None = self._parts.get(name)
         if found is None:
@@ -312,6 +321,7 @@ class Registry:
         """
         from modelstore.index.readonly import select
 
+        self.flush_reports()
         return select(self.database, statement)
 
     def check(self, *, deep: bool = False) -> list[Finding]:

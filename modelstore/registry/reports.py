@@ -27,6 +27,7 @@ from modelstore.records.points import MAX_ITERATION, SINGLE_VALUE, SUMMARY, Poin
 from modelstore.records.reports import PlotRecord, SeriesRecord
 from modelstore.records.values import decode, encode
 from modelstore.registry import leaving, rules
+from modelstore.storage.failures import translated
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
@@ -186,14 +187,16 @@ class Reports:
             StorageError: The file cannot be read or stored; nothing was reported.
         """
         self._check(*place[:4])
+        _checked_iteration(place.iteration)
         objects = self._registry.weights.objects
         if isinstance(content, bytes):
             source = objects.temporary()
-            source.write_bytes(content)
             try:
+                with translated(source, writing=True):
+                    source.write_bytes(content)
                 snapshot, fingerprint = objects.snapshot(source)
             finally:
-                source.unlink()
+                source.unlink(missing_ok=True)
         else:
             snapshot, fingerprint = objects.snapshot(content)
         objects.put(snapshot, fingerprint, name)
@@ -215,7 +218,7 @@ class Reports:
     def _check(self, kind: Owner, entity: str, title: str, series: str) -> None:
         rules.check_text("title", title, limit=rules.MAX_NAME)
         rules.check_text("series", series, limit=rules.MAX_NAME)
-        if (kind, entity) in self._known:
+        if (kind, entity) in self._known and not self._stop.is_set():
             return
         if self._database.read_only:
             raise ReadOnlyRegistryError(

@@ -276,7 +276,9 @@ class Weights(LocalCopies):
         address = f"modelstore://{digest.replace(':', '/')}/"
         with self._registry.database.write() as connection:
             used = connection.execute(
-                "SELECT 1 FROM models WHERE uri >= ? AND uri < ? AND state <> 2 LIMIT 1", (address, address[:-1] + "0")
+                "SELECT 1 FROM models WHERE uri >= ? AND uri < ? AND state <> 2"
+                " UNION ALL SELECT 1 FROM plots WHERE digest = ? LIMIT 1",
+                (address, address[:-1] + "0", digest),
             ).fetchone()  # "0" follows "/": all names of this content
             if used is not None:
                 return 0

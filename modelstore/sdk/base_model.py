@@ -17,7 +17,7 @@ from modelstore.sdk.model_looking import ModelLooking
 from modelstore.sdk.model_metadata import ModelMetadata
 from modelstore.sdk.model_weights import ModelWeights
 from modelstore.sdk.reported import Reported
-from modelstore.sdk.reporting import Reporting
+from modelstore.sdk.reporting_files import ReportingFiles
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +29,7 @@ __all__ = ["BaseModel", "model_to_dict"]
 logger = logging.getLogger("modelstore")
 
 
-class BaseModel(ModelMetadata, ModelLooking, ModelWeights, Reporting, Reported):
+class BaseModel(ModelMetadata, ModelLooking, ModelWeights, ReportingFiles, Reported):
     """What `Model`, `InputModel` and `OutputModel` have in common.
 
     Two objects are equal when they stand for the same model of the same registry.
@@ -254,6 +254,9 @@ class BaseModel(ModelMetadata, ModelLooking, ModelWeights, Reporting, Reported):
 
     def _reports(self) -> tuple[Reports, Owner, str]:
         return self._registry.reports, "model", self._ensured_id()
+
+    def _home(self) -> Registry:
+        return self._registry
 
     def _reported_id(self) -> str | None:
         return self._model_id

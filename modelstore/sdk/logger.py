@@ -6,16 +6,17 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from modelstore.sdk.reporting import Reporting
+from modelstore.sdk.reporting_files import ReportingFiles
 
 if TYPE_CHECKING:
     from modelstore.registry.reports import Owner, Reports
+    from modelstore.sdk._context import Registry
     from modelstore.sdk.task import Task
 
 __all__ = ["Logger"]
 
 
-class Logger(Reporting):
+class Logger(ReportingFiles):
     """The reporting side of one task: what is reported through it belongs to the task, not to its models.
 
     Args:
@@ -27,6 +28,9 @@ class Logger(Reporting):
 
     def _reports(self) -> tuple[Reports, Owner, str]:
         return self._task._registry.reports, "task", self._task.id
+
+    def _home(self) -> Registry:
+        return self._task._registry
 
     @classmethod
     def current_logger(cls) -> Logger | None:

@@ -8,7 +8,7 @@ from os import PathLike
 from modelstore.errors import ModelStoreError
 from modelstore.records.entities import ModelRecord
 from modelstore.registry.sources import Source, user_path
-from modelstore.sdk._context import current_registry
+from modelstore.sdk._context import Registry, current_registry
 from modelstore.storage.uris import redact
 
 __all__ = ["StorageManager"]
@@ -41,10 +41,8 @@ class StorageManager:
             Path of the file or folder; None when it could not be had (the reason is logged).
         """
         _ = cache_context, name
-        weights = current_registry().weights
         try:
-            uri = weights.logical(remote_url, kept=False)
-            return str(weights.local_copy(_nameless(uri), extract=extract_archive, force=force_download))
+            return fetch(current_registry(), remote_url, extract=extract_archive, force=force_download)
         except ModelStoreError as error:
             logger.error("No local copy of %s: %s", redact(remote_url), error)
             return None
@@ -73,6 +71,16 @@ class StorageManager:
         Source.file(path, None)  # says what is wrong with it
         upload(path, normalise(remote_url))
         return remote_url
+
+
+def fetch(registry: Registry, url: str | PathLike[str], *, extract: bool = False, force: bool = False) -> str:
+    """Return the path of a complete local copy of what is at a URI.
+
+    Raises:
+        ModelStoreError: It could not be had.
+    """
+    uri = registry.weights.logical(url, kept=False)
+    return str(registry.weights.local_copy(_nameless(uri), extract=extract, force=force))
 
 
 def _nameless(uri: str) -> ModelRecord:

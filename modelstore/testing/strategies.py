@@ -158,7 +158,7 @@ def comparisons() -> st.SearchStrategy[Node]:
     metric = st.builds(
         lambda name, stat: MetricTarget(name[0], name[1], stat),
         st.sampled_from(METRICS),
-        st.sampled_from(["last", "min", "max"]),
+        st.sampled_from(["last", "min", "max", "mean"]),
     )
     flag = st.builds(Compare, fields("flag"), st.just("=="), st.booleans())
     return st.one_of(
@@ -222,7 +222,7 @@ def subjects(draw: st.DrawFn, names: st.SearchStrategy[str] | None = None) -> Su
     fields["id"] = draw(st.uuids()).hex
     scalar = st.sampled_from(_NUMBERS) | st.just(math.nan) | st.booleans() | odd_text() | st.none() | st.just([1, "a"])
     metadata = draw(st.dictionaries(st.sampled_from(META_KEYS), scalar, max_size=3))
-    values = st.tuples(st.sampled_from(METRICS), st.sampled_from(["last", "min", "max"]))
+    values = st.tuples(st.sampled_from(METRICS), st.sampled_from(["last", "min", "max", "mean"]))
     metrics = draw(st.dictionaries(values, st.sampled_from([0.0, 0.5, 1.0, math.nan, math.inf]), max_size=4))
     return Subject(
         tags=draw(st.frozensets(names, max_size=5)),

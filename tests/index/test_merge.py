@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from modelstore.ids import make_stamp, project_id
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest, rebuild
 from modelstore.records.operations import FROZEN_FIELDS, Action, EntityKind, Operation, check_operation
+from modelstore.records.points import Points, pack
 from modelstore.testing.reference import check_copies, fold, read_index
 
 WRITERS = ["a" * 16, "b" * 16, "c" * 16]
@@ -66,6 +69,26 @@ def histories(draw: st.DrawFn) -> list[Operation]:
     return everything
 
 
+NUMBERS = st.sampled_from([0.1, 0.2, 0.3, -1.0, 1e300, -1e300, 5e-324, math.nan, math.inf, -math.inf]) | st.floats()
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> dict[str, Any]:
+    """Points of a few series, or a plot."""
+    if draw(st.integers(0, 3)) == 0:
+        plot: dict[str, Any] = {"title": "t", "series": draw(NAMES), "iteration": draw(st.integers(0, 3)), "time": 5}
+        figure = {"kind": "plotly", "figure": {"data": [], "layout": {}}}
+        stored = {"kind": "image", "digest": "sha256:" + "0" * 64, "size": 3, "name": "a.png"}
+        return {"plot": plot | draw(st.sampled_from([figure, stored, {"kind": "media", "url": "https://h/x"}]))}
+    rows = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 9), NUMBERS), min_size=1, max_size=4)
+    found = draw(st.dictionaries(st.sampled_from([("val", "iou"), ("val", "loss"), ("", "")]), rows, min_size=1))
+    blocks = []
+    for (title, series), points in found.items():
+        iterations, times, values = zip(*points, strict=True)
+        blocks.append(Points(title, series, array("q", iterations), array("q", times), array("d", values)))
+    return {"scalars": pack(blocks)}
+
+
 @st.composite
 def operations(draw: st.DrawFn, writer: str, tick: int, known: list[Operation]) -> Operation:
     kind: EntityKind = draw(st.sampled_from(["model", "model", "model", "task", "project"]))
@@ -77,8 +100,10 @@ def operations(draw: st.DrawFn, writer: str, tick: int, known: list[Operation]) 
         return Operation(stamp, "project", project_id(name), "edit", changes, {}, "somebody@host")
     entity = draw(st.sampled_from(MODELS if kind == "model" else TASKS))
     values = MODEL_VALUES if kind == "model" else TASK_VALUES
-    actions = ["create", "edit", "edit", "edit", "delete", "restore", "publish"]
+    actions = ["create", "edit", "edit", "edit", "delete", "restore", "publish", "report", "report"]
     action: Action = draw(st.sampled_from(actions))
+    if action == "report":
+        return Operation(stamp, kind, entity, action, draw(reports()), {}, f"{writer[0]}@host")
     changes = draw(st.fixed_dictionaries({}, optional=values)) if action in ("create", "edit") else {}
     if action == "publish":
         changes = (

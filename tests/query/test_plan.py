@@ -144,9 +144,9 @@ class Table:
             row = (key, name, type(value).__name__, subject.texts[name], number_of(value), dumps(value))
             self.db.execute("INSERT INTO metadata VALUES (?,?,?,?,?,?,1)", row)
         for title, series in {k[:2] for k in subject.metrics}:
-            values = [number_of(subject.metrics.get((title, series, stat))) for stat in ("last", "min", "max")]
+            values = [number_of(subject.metrics.get((title, series, stat))) for stat in ("last", "min", "max", "mean")]
             self.db.execute(
-                "INSERT INTO metrics (model, title, series, last, min, max) VALUES (?,?,?,?,?,?)",
+                "INSERT INTO metrics (model, title, series, last, min, max, mean) VALUES (?,?,?,?,?,?,?)",
                 (key, title, series, *values),
             )
 
@@ -199,7 +199,7 @@ ORDERS = st.one_of(
     st.builds(
         lambda name, stat: MetricTarget(name[0], name[1], stat),
         st.sampled_from(METRICS),
-        st.sampled_from(["last", "max"]),
+        st.sampled_from(["last", "max", "mean"]),
     ),
 )
 
