@@ -105,7 +105,7 @@ build/servers/.stamp:
 bench: .venv-demo/.stamp ## Measure us against the machine's limits, and against the peers that are installed
 	.venv-demo/bin/python -m benchmarks.run $(ARGS)
 
-PEERS := mlflow clearml bentoml transfer aws
+PEERS := mlflow clearml bentoml transfer aws tensorboardx
 bench-peers: $(PEERS:%=.venv-peers-%/.stamp) ## Install the peers for make bench
 
 .venv-peers-mlflow/.stamp: REQUIREMENTS := "mlflow>=3,<4"
@@ -115,6 +115,7 @@ bench-peers: $(PEERS:%=.venv-peers-%/.stamp) ## Install the peers for make bench
 .venv-peers-transfer/.stamp: REQUIREMENTS := "s3fs>=2025.1" "fsspec[http]" "huggingface_hub>=1" "pooch>=1.8" \
 	"diskcache>=5.6" "obstore>=0.8"
 .venv-peers-aws/.stamp: REQUIREMENTS := "awscli>=1.42,<2" "boto3>=1.40"
+.venv-peers-tensorboardx/.stamp: REQUIREMENTS := "tensorboardX>=2.6"
 .venv-peers-%/.stamp: Makefile
 	$(need-python)
 	$(call make-venv,.venv-peers-$*,$(best_python))

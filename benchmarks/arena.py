@@ -14,7 +14,7 @@ from benchmarks.measure import ROOT, Series, Worker
 
 __all__ = ["Arena", "Bar", "Outcome"]
 
-PEERS = ("mlflow", "bentoml", "clearml", "transfer", "aws")
+PEERS = ("mlflow", "bentoml", "clearml", "transfer", "aws", "tensorboardx")
 SCRIPTS = Path(__file__).parent / "scripts"
 
 

@@ -17,6 +17,7 @@ _OURS = ("modelstore-local", "sqlite-utils", "fsspec", "filelock", "xxhash", "pl
 # What is measured of an environment that holds more than one peer.
 _DISTRIBUTIONS = {
     "transfer": ("s3fs", "fsspec", "aiohttp", "huggingface_hub", "pooch", "diskcache", "obstore"),
+    "tensorboardx": ("tensorboardX",),
     "aws": ("awscli", "boto3", "s3transfer"),
 }
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import cache, foundation, query, transfer
+from benchmarks import cache, foundation, query, reports, transfer
 from benchmarks.arena import PEERS, Arena, Outcome
 from benchmarks.machine import describe
 from benchmarks.measure import ROOT, ContenderFailedError
@@ -31,6 +31,7 @@ SUITES = {
     "transfer": transfer.JOBS,
     "query": query.JOBS,
     "bulk": query.BULK_JOBS,
+    "reports": reports.JOBS,
 }
 
 

@@ -198,7 +198,8 @@ def sql(context: click.Context, statement: str, as_json: bool) -> None:
     r"""Run an SQL query on the index; nothing can be changed by it.
 
     STATEMENT is one SELECT, or - to read it from standard input. The views v_models, v_tags, v_metadata, v_lineage,
-    v_metrics, v_tasks and v_history keep their names and columns; the tables behind them may change.
+    v_metrics, v_scalars, v_plots, v_tasks and v_history keep their names and columns; the tables behind them may
+    change.
 
     \b
     Examples:

@@ -45,6 +45,15 @@ def main(target: Path) -> None:
         with registry.transaction():
             draft.add_tags("together")
             foreign.add_tags("together")
+        for iteration, value in enumerate((0.5, float("nan"), float("inf"), 0.25)):
+            model.report_scalar("val", "iou", value, iteration)
+            task.get_logger().report_scalar("train", "loss", iteration / 2, iteration)
+        model.report_single_value("f1", 0.75)
+        model.report_confusion_matrix("confusion", "val", [[8, 2], [float("nan"), 9]], 3, xlabels=["cat", "dog"])
+        model.report_scatter2d("large", "val", [(i / 7, i) for i in range(4000)], 3)
+        model.report_image("image", "val", 3, image=[[0, 128], [255, 64]])
+        model.report_media("media", "elsewhere", url="https://example.com/a.wav")
+        registry.reports.flush()
         task.mark_completed()
     connection = sqlite3.connect(target / "registry.db")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -20,6 +20,7 @@ from modelstore.errors import InvalidRequestError
 from modelstore.index import bitmaps, texts
 from modelstore.index.facts import IndexFacts
 from modelstore.index.plan import Plan, plan, plan_count
+from modelstore.index.report_tables import REPORT_TABLES
 from modelstore.index.schema import _V1, _V2, TRIGGERS
 from modelstore.query import (
     NEWEST_FIRST,
@@ -81,7 +82,7 @@ STATES = (0, 0, 0, 0, 1, 1, 2, 3)
 def empty_database() -> bytes:
     """Return the bytes of a database with the schema of this version."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        for statement in (*_V1, *_V2, *TRIGGERS.values()):
+        for statement in (*_V1, *_V2, *REPORT_TABLES, *TRIGGERS.values()):
             connection.execute(statement)
         return connection.serialize()
 

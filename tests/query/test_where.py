@@ -131,7 +131,7 @@ def test_the_example_of_the_documentation_is_read() -> None:
         ("published > true", 12, "no order"),
         ("field('nmae') == 'x'", 6, "did you mean 'name'"),
         ("metric('a') > 1", 10, "',' is expected"),
-        ("metric('a', 'b').mean > 1", 17, "last or min or max"),
+        ("metric('a', 'b').median > 1", 17, "last or min or max or mean"),
         ("meta('a').size > 1", 10, "text"),
         ("name == '\\ud800'", 8, "no character"),
         ("0.9 < accuracy", 0, "is expected here"),

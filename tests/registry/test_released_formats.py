@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelstore import InputModel, Model, OutputModel, Task
+from modelstore import InputModel, Metric, Model, OutputModel, Task
 from modelstore import open as open_registry
 from modelstore.index.contents import check_copies, read_index
 from modelstore.sdk._context import Registry
@@ -31,7 +31,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
 
 def test_there_is_a_registry_of_every_released_format() -> None:
     """The fixture is made when a format is released, and never changed afterwards."""
-    assert [path.name for path in FORMATS] == ["registry-format1", "registry-format2"]
+    assert [path.name for path in FORMATS] == ["registry-format1", "registry-format2", "registry-format3"]
 
 
 @pytest.mark.usefixtures("registry")
@@ -60,6 +60,25 @@ def test_what_was_stored_is_found_and_read() -> None:
     use = Task.get_task(task_name="use")
     assert use is not None
     assert use.models.input["teacher"].id == archived.id
+
+
+def test_reports_of_format_3_are_read(registry: Registry) -> None:
+    """Points, a single value, a small and a large figure, a picture, an address; earlier formats have none."""
+    (reader,) = Model.query_models(tags=["__$and", "prod", "größe"], only_published=True)
+    task = Task.get_task(task_id=reader.task)
+    plots = {plot.title: plot for plot in registry.reports.plots(str(reader.id))}
+    if not plots:
+        assert reader.get_reported_scalars() == task.get_reported_scalars() == {}
+        return
+
+    assert repr(reader.get_reported_scalars()["val"]["iou"]["y"]) == "[0.5, nan, inf, 0.25]"
+    assert task.get_reported_scalars()["train"]["loss"]["y"] == [0.0, 0.5, 1.0, 1.5]
+    assert reader.get_reported_single_values() == {"f1": 0.75}
+    assert [m.name for m in Model.query_models(where=Metric("val", "iou").max > 1)] == ["reader"]
+    assert math.isnan(registry.reports.load_figure(plots["confusion"])["data"][0]["z"][1][0])
+    assert len(registry.reports.load_figure(plots["large"])["data"][0]["x"]) == 4000
+    assert registry.reports.path(plots["image"]).read_bytes().startswith(b"\x89PNG")
+    assert plots["media"].url == "https://example.com/a.wav"
 
 
 def test_it_is_whole_and_goes_on(registry: Registry, tmp_path: Path) -> None:
