@@ -66,6 +66,7 @@ def test_reports_of_format_3_are_read(registry: Registry) -> None:
     """Points, a single value, a small and a large figure, a picture, an address; earlier formats have none."""
     (reader,) = Model.query_models(tags=["__$and", "prod", "größe"], only_published=True)
     task = Task.get_task(task_id=reader.task)
+    assert task is not None
     plots = {plot.title: plot for plot in registry.reports.plots(str(reader.id))}
     if not plots:
         assert reader.get_reported_scalars() == task.get_reported_scalars() == {}
