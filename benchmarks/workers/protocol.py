@@ -41,7 +41,7 @@ def unique_file(folder: str, number: int, size: int) -> str:
     return path
 
 
-def per_call(job: Callable[[], Any], *, least: int = 3, seconds: float = 0.1) -> float:
+def per_call(job: Callable[[], Any], *, least: int = 3, seconds: float = 0.04) -> float:
     """Return the median of several calls, in seconds: as many as there is time for, at least so many."""
     taken: list[float] = []
     until = time.perf_counter() + seconds

@@ -97,7 +97,8 @@ def report(folder: str) -> None:
     db = sqlite3.connect(f"{folder}/registry.db")
     with db:
         db.execute(
-            "INSERT OR IGNORE INTO metrics SELECT key, 'val', 'iou', v, v / 2, v FROM ("
+            "INSERT OR IGNORE INTO metrics (model, title, series, last, min, max)"
+            " SELECT key, 'val', 'iou', v, v / 2, v FROM ("
             " SELECT key, (key * 2654435761 % 1000003) / 1000003.0 AS v FROM models WHERE key % 3 = 0)"
         )
     db.close()
