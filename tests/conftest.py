@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from modelstore.index import driver
 
 # quick: every run on a developer's machine. ci: before a release. night: `make test-long`.
 # No deadline: two cores shared by several workers make one example's time meaningless.
@@ -33,6 +36,18 @@ def _die_in_time() -> None:
 
 
 os.register_at_fork(after_in_child=_die_in_time)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the module that forgets a database, and not whichever test runs when the garbage is collected."""
+    before = set(driver.open_connections())
+    yield
+    left = [connection for connection in driver.open_connections() if connection not in before]
+    for connection in left:
+        connection.close()
+    assert not left, f"{request.node.nodeid} left {len(left)} databases open"
+
 
 # Settings of whoever runs the tests that would change what the tests see.
 _FOREIGN = ("MODELSTORE_", "CLEARML_", "AWS_", "GOOGLE_", "GCLOUD_", "AZURE_", "STORAGE_EMULATOR_", "FSSPEC_")

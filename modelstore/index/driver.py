@@ -25,7 +25,7 @@ else:
     except ImportError:
         import sqlite3
 
-__all__ = ["MINIMUM_VERSION", "Connection", "connect", "sqlite3"]
+__all__ = ["MINIMUM_VERSION", "Connection", "connect", "open_connections", "sqlite3"]
 
 MINIMUM_VERSION = (3, 37, 0)
 """STRICT tables came with this version of SQLite."""
@@ -83,11 +83,13 @@ class Connection(sqlite3.Connection):
     """A connection whose calls and forks exclude each other; for one thread at a time.
 
     Attributes:
+        closed: Whether it was closed.
         inside: Held by the thread that is in a call, which may be entered again by a generator of parameters.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.inside = threading.RLock()
+        self.closed = False
         super().__init__(*arguments, **options)
 
     def cursor(self, factory: Any = Cursor) -> Any:
@@ -108,6 +110,7 @@ class Connection(sqlite3.Connection):
         """Close it; closing twice is the same as once."""
         with _opening:
             super().close()
+            self.closed = True
 
 
 def connect(database: Any, **options: Any) -> Connection:
@@ -116,6 +119,11 @@ def connect(database: Any, **options: Any) -> Connection:
         connection: Connection = sqlite3.connect(database, factory=Connection, **options)
         _connections.add(connection)
         return connection
+
+
+def open_connections() -> list[Connection]:
+    """Return the connections of this process that nobody closed: whoever looks for a leak finds it here."""
+    return [connection for connection in _connections.copy() if not connection.closed]
 
 
 class _Holding(threading.local):

@@ -6,6 +6,8 @@ import math
 import random
 import sqlite3
 from array import array
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +132,9 @@ def index(tmp_path: Path) -> Database:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    return index(tmp_path_factory.mktemp("merge"))
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with closing(index(tmp_path_factory.mktemp("merge"))) as opened:
+        yield opened
 
 
 def folded(database: Database, operations: list[Operation], sizes: list[int] | None = None) -> dict[str, Any]:
@@ -198,9 +201,15 @@ def test_operations_survive_the_journey_as_json(history: list[Operation]) -> Non
     assert [Operation.from_json(o.to_json()) for o in history] == history
 
 
-def test_published_fields_cannot_be_changed_by_sql(tmp_path: Path) -> None:
+@pytest.fixture
+def own_database(tmp_path: Path) -> Iterator[Database]:
+    with closing(index(tmp_path)) as opened:
+        yield opened
+
+
+def test_published_fields_cannot_be_changed_by_sql(own_database: Database) -> None:
     """Immutability is the store's, not a class's."""
-    database = index(tmp_path)
+    database = own_database
     fields: dict[str, Any] = dict.fromkeys(FROZEN_FIELDS) | {"uri": "s3://b/1", "package": False}
     with database.write() as connection:
         ingest(
