@@ -9,11 +9,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from modelstore.sdk import _context
 
 _ROOT = Path(__file__).parent.parent
 _TEXT = (_ROOT / "README.md").read_text()
@@ -56,7 +59,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-def test_every_block_runs_and_prints_what_the_readme_says(folder: Path) -> None:
+@pytest.fixture
+def fresh_process(own_surroundings: None) -> Iterator[None]:
+    """Blocks share a process, as in a notebook; nothing of it outlives the test."""
+    yield
+    for task in [*_context.state.main_tasks, *_context.state.owned]:
+        _context.state.forget(task.id)
+    _context.forget_default()
+
+
+def test_every_block_runs_and_prints_what_the_readme_says(folder: Path, fresh_process: None) -> None:
     """People copy from the README: a block that fails, or prints something else, costs each of them an hour."""
     names: dict[str, object] = {"__name__": "__readme__"}
     printed = ""
