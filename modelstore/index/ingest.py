@@ -10,6 +10,7 @@ from typing import Final
 from modelstore.index import fold, ops, texts
 from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
+from modelstore.index.heads import raise_own
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
 from modelstore.records.operations import Operation, check_operation
 
@@ -74,6 +75,7 @@ def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) 
         Their sequence numbers.
     """
     numbers = ops.append(connection, operations)
+    raise_own(connection, operations)
     creations = Creations(connection, journal=False)
     fresh = _without_row(connection, operations)
     for seq, operation in zip(numbers, operations, strict=True):

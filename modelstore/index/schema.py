@@ -1,7 +1,8 @@
 """The tables of the index, and how a file of any earlier version becomes one of this version.
 
 The database holds two things: the journal of this registry (`ops`, append-only) and everything else, which is the
-fold of it. `writers`, `uploads` and `verified` belong to this machine alone and are no part of the fold.
+fold of it. `writers`, `uploads`, `verified`, `streams`, `heads` and `remotes` belong to this machine alone and are no
+part of the fold.
 
 Conventions: `key` is a small integer of this file only, `id` the 32 hex digits that are the same everywhere; `op` and
 `*_op` columns hold `ops.seq`, the operation whose value stands there; values that may be anything are JSON.
@@ -26,7 +27,7 @@ __all__ = ["APPLICATION_ID", "FOLDED_TABLES", "SCHEMA_VERSION", "SEARCH_TABLE", 
 APPLICATION_ID: Final = 0x6D647374
 """Written into the SQLite header ("mdst"), so that `file` and we can tell whose database it is."""
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """`PRAGMA user_version` of a database with every migration below applied."""
 
 # States of a model or task row.
@@ -290,6 +291,34 @@ _V2: Final = (
     "INSERT INTO search_state VALUES (0)",
 )
 
+_V4: Final = (
+    # How far the streams of a shared journal have been taken in; nothing in a one-machine registry.
+    """
+    CREATE TABLE streams (
+        name TEXT PRIMARY KEY,
+        position INTEGER NOT NULL        -- bytes from the beginning
+    ) STRICT, WITHOUT ROWID
+    """,
+    # "Every operation of this writer up to this stamp is here": what two registries compare when they meet.
+    """
+    CREATE TABLE heads (
+        writer TEXT PRIMARY KEY,         -- 16 hex digits
+        stamp TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    INSERT INTO heads
+    SELECT substr(stamp, 17), max(stamp) FROM ops WHERE substr(stamp, 17) IN (SELECT id FROM writers) GROUP BY 1
+    """,
+    """
+    CREATE TABLE remotes (
+        name TEXT PRIMARY KEY,
+        uri TEXT NOT NULL,               -- never with credentials
+        synced INTEGER                   -- when both sides last had the same, milliseconds
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
 TRIGGERS: Final = {
     # What was published stays: not through another object, not through raw SQL. The one lawful change is the arrival
     # of an earlier publication from elsewhere, which moves published_op back.
@@ -445,6 +474,14 @@ def migrations() -> Migrations:
             db.execute(statement)
         for view, statement in VIEWS.items():
             db.execute(f"DROP VIEW IF EXISTS {view}")
+            db.execute(statement)
+
+    @steps()
+    def m004_exchange(db: object) -> None:
+        from sqlite_utils import Database
+
+        assert isinstance(db, Database)  # noqa: S101 - as above
+        for statement in _V4:
             db.execute(statement)
 
     return steps

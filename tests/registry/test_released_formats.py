@@ -12,6 +12,7 @@ import pytest
 from modelstore import InputModel, Metric, Model, OutputModel, Task
 from modelstore import open as open_registry
 from modelstore.index.contents import check_copies, read_index
+from modelstore.index.heads import read_heads
 from modelstore.sdk._context import Registry
 from modelstore.testing.reference import fold
 
@@ -31,7 +32,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
 
 def test_there_is_a_registry_of_every_released_format() -> None:
     """The fixture is made when a format is released, and never changed afterwards."""
-    assert [path.name for path in FORMATS] == ["registry-format1", "registry-format2", "registry-format3"]
+    assert [path.name for path in FORMATS] == [f"registry-format{number}" for number in (1, 2, 3, 4)]
 
 
 @pytest.mark.usefixtures("registry")
@@ -80,6 +81,18 @@ def test_reports_of_format_3_are_read(registry: Registry) -> None:
     assert len(registry.reports.load_figure(plots["large"])["data"][0]["x"]) == 4000
     assert registry.reports.path(plots["image"]).read_bytes().startswith(b"\x89PNG")
     assert plots["media"].url == "https://example.com/a.wav"
+
+
+def test_it_knows_how_much_it_has_of_each_writer(registry: Registry) -> None:
+    """Two registries that meet compare these; earlier formats get them from their journal."""
+    stamps = [operation.stamp for _, operation in registry.operations()]
+
+    heads = read_heads(registry.database.connection)
+
+    assert heads == {max(stamps)[16:]: max(stamps)}
+    registry.models.create(name="next")
+    (written,) = [o.stamp for _, o in registry.operations() if o.stamp not in stamps]
+    assert read_heads(registry.database.connection) == heads | {written[16:]: written}
 
 
 def test_it_is_whole_and_goes_on(registry: Registry, tmp_path: Path) -> None:

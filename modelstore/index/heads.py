@@ -1,0 +1,33 @@
+"""What two registries compare when they meet: up to which stamp the operations of each writer are all here.
+
+A writer's stamps only grow, so one stamp a writer says what a registry has: *every* operation of his up to it. An
+operation that came by itself (in a bundle, say) moves no head: nobody knows what is missing before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modelstore.index.driver import sqlite3
+from modelstore.records.operations import Operation
+
+__all__ = ["raise_heads", "raise_own", "read_heads"]
+
+_RAISE = "INSERT INTO heads VALUES (?,?) ON CONFLICT (writer) DO UPDATE SET stamp = max(stamp, excluded.stamp)"
+
+
+def read_heads(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the head of each writer of whom something is wholly known."""
+    return dict(connection.execute("SELECT writer, stamp FROM heads").fetchall())
+
+
+def raise_heads(connection: sqlite3.Connection, heads: Mapping[str, str]) -> None:
+    """Note that all operations up to these stamps are here; part of the transaction that brought them."""
+    connection.executemany(_RAISE, list(heads.items()))
+
+
+def raise_own(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
+    """Note that this registry's own writer has gone on; part of the transaction that wrote the operations."""
+    if operations:
+        stamp = operations[-1].stamp
+        connection.execute(_RAISE, (stamp[16:], stamp))
