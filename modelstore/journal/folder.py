@@ -1,0 +1,390 @@
+"""A journal in a folder that hosts share, on NFS or any other filesystem.
+
+What lies there, and why so, is told in docs/design/010-shared-registries.md. In short: `<stream>.ops` grows, and the
+*name* of the empty file `<stream>.<tip>.tip` says how many of its bytes count, because a listing is what every client
+of a network filesystem asks the server for, while sizes and "no such file" are remembered for half a minute.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Final, NoReturn
+
+from modelstore.errors import StorageError, StorageFullError
+from modelstore.journal.files import Files
+from modelstore.journal.home import StreamClosedError
+from modelstore.journal.lines import decode_line, encode_lines, split_lines
+
+__all__ = ["FolderHome"]
+
+_log = logging.getLogger(__name__)
+
+_TIP: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.([0-9a-f]{12})\.(tip|end)")
+_OPS: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.ops")
+_PACK: Final = re.compile(r"[0-9a-f]{32}\.pack")
+_CHECKPOINT: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}\.index")
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_LOOKS: Final = 6
+_PAUSE_S: Final = 0.002
+_AT_A_TIME: Final = 1 << 20
+_GRACE_S: Final = 60.0
+_MANY_PACKS: Final = 8
+_SMALL_PACK: Final = 64 << 20
+
+
+def _step(name: str) -> None:
+    sys.audit("modelstore.step", name)
+
+
+class FolderHome:
+    """Streams and checkpoints in a folder; see `modelstore.journal.home.Home` for what holds.
+
+    Safe to use from any number of threads and processes, and on any number of hosts. Files are made with the rights
+    that the umask and a folder's setgid bit give.
+
+    Args:
+        folder: The registry's folder.
+        files: How files are reached; tests pass one that misbehaves.
+
+    Attributes:
+        damaged: Stream and position of lines that count and are not what was written, as far as they were read.
+    """
+
+    kind: Final = "folder"
+
+    def __init__(self, folder: Path, files: Files | None = None) -> None:
+        self._files = files or Files()
+        self._journal = folder / "journal"
+        self._checkpoints = folder / "checkpoints"
+        self._names: list[str] = []
+        self._tips: Mapping[str, int] = {}
+        self._packs: dict[str, dict[str, tuple[int, int]]] = {}  # name -> stream -> where in the file, how long
+        self.damaged: set[tuple[str, int]] = set()
+
+    def create(self) -> None:
+        """Make the folders; those that exist are no error."""
+        for folder in (self._journal, self._checkpoints):
+            self._files.make_folder(folder)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def tips(self) -> Mapping[str, int]:
+        """Return the tip of every stream; the same object as before when nothing has changed."""
+        tips: dict[str, int] = {}
+        hidden: set[str] = set()
+        for look in range(_LOOKS):
+            names = self._list(self._journal)
+            if names == self._names:
+                return self._tips
+            tips, hidden = self._parse(names)
+            hidden.update(self._tips.keys() - tips.keys())
+            if not hidden:
+                self._names, self._tips = names, tips
+                return tips
+            # A rename while the folder was listed hides both names; so look again. A pack that was merged likewise.
+            time.sleep(_PAUSE_S * 2**look)
+        lost = sorted(hidden)
+        _log.warning("%s: no tip of %s; what was known of them is kept. Run `modelstore fsck`.", self._journal, lost)
+        return {**{stream: self._tips.get(stream, 0) for stream in lost}, **tips}
+
+    def _parse(self, names: list[str]) -> tuple[dict[str, int], set[str]]:
+        """Read tips from names; also returns streams that have bytes and no tip."""
+        tips: dict[str, int] = {}
+        streams: set[str] = set()
+        for name in names:
+            if found := _TIP.fullmatch(name):
+                tips[found[1]] = max(tips.get(found[1], 0), int(found[2], 16))
+            elif found := _OPS.fullmatch(name):
+                streams.add(found[1])
+            elif _PACK.fullmatch(name):
+                with suppress(FileNotFoundError):  # merged into another meanwhile: that one is listed, or soon will be
+                    for stream, (_, length) in self._contents(name).items():
+                        tips[stream] = max(tips.get(stream, 0), length)
+        return tips, streams - tips.keys()
+
+    def read(self, stream: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the lines of a stream between two positions."""
+        position = start
+        for line in split_lines(self._bytes(stream, start, end)):
+            text = decode_line(line)
+            if text is not None:
+                yield text
+            elif (stream, position) not in self.damaged:
+                self.damaged.add((stream, position))
+                _log.error(
+                    "%s: the line at %d of %s is damaged. Run `modelstore fsck`.", self._journal, position, stream
+                )
+            position += len(line) + 1
+
+    def _bytes(self, stream: str, start: int, end: int) -> Iterator[bytes]:
+        problem: Exception | None = None
+        for look in range(_LOOKS):
+            try:
+                for data in self._files.read(self._journal / f"{stream}.ops", start, end, _AT_A_TIME):
+                    start += len(data)
+                    yield data
+                return
+            except FileNotFoundError as error:  # packed since the tips were listed
+                problem = error
+                for data in self._packed_bytes(stream, start, end):
+                    start += len(data)
+                    yield data
+                if start == end:
+                    return
+            except (EOFError, OSError) as error:
+                problem = error
+                if isinstance(error, OSError) and error.errno != errno.ESTALE:
+                    break
+            time.sleep(_PAUSE_S * 2**look)
+        raise StorageError(
+            f"The journal {self._journal} cannot be read: {stream} from {start} to {end} ({problem})",
+            "Run `modelstore fsck`; what was read before is kept.",
+        ) from problem
+
+    def _packed_bytes(self, stream: str, start: int, end: int) -> Iterator[bytes]:
+        for name in filter(_PACK.fullmatch, self._list(self._journal)):
+            try:
+                offset, length = self._contents(name).get(stream, (0, -1))
+                if length < end:
+                    continue
+                yield from self._files.read(self._journal / name, offset + start, offset + end, _AT_A_TIME)
+            except FileNotFoundError:  # merged meanwhile: the caller looks again
+                continue
+            return
+
+    def _contents(self, name: str) -> dict[str, tuple[int, int]]:
+        """Return where in a pack its streams are: offset and length."""
+        found = self._packs.get(name)
+        if found is None:
+            data = b""
+            for chunk in self._files.read(self._journal / name, 0, sys.maxsize, 1 << 16):
+                data += chunk
+                if b"\n" in chunk:
+                    break
+            header, _, _ = data.partition(b"\n")
+            offset = len(header) + 1
+            found = {}
+            for stream, length in json.loads(header)["streams"]:
+                found[stream] = offset, length
+                offset += length
+            self._packs[name] = found
+        return found
+
+    def _list(self, folder: Path) -> list[str]:
+        for look in range(_LOOKS):
+            try:
+                return self._files.names(folder)
+            except OSError as error:
+                if error.errno != errno.ESTALE or look == _LOOKS - 1:
+                    raise StorageError(
+                        f"The journal {folder} cannot be listed ({error.strerror or error})",
+                        "Check that the folder is mounted and may be read.",
+                    ) from error
+            time.sleep(_PAUSE_S * 2**look)
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def append(self, stream: str, tip: int, lines: list[bytes]) -> int:
+        """Append lines to the caller's own stream.
+
+        1. (a new stream only) create its tip of 0  2. write the bytes behind the tip, and flush  3. rename the tip.
+        A process killed before 3 has written nothing that counts; the next append overwrites it
+        (tests/journal/test_kills.py kills it at each).
+        """
+        data = encode_lines(lines)
+        path = self._journal / f"{stream}.ops"
+        old, new = self._tip(stream, tip), self._tip(stream, tip + len(data))
+        try:
+            if tip == 0:
+                self._begin(old)
+            _step("journal.append.2")
+            self._files.write(path, tip, [data], create=tip == 0)
+        except (FileNotFoundError, FileExistsError, EOFError) as error:
+            raise StreamClosedError(f"{stream} is not to be continued at {tip}") from error
+        except OSError as error:
+            with suppress(OSError):
+                self._files.truncate(path, tip)
+            self._fail(error, "nothing of the change counts")
+        _step("journal.append.3")
+        self._announce(stream, old, new)
+        _step("journal.append.4")
+        return tip + len(data)
+
+    def _begin(self, tip: Path) -> None:
+        _step("journal.append.1")
+        with suppress(FileExistsError):  # an append that died here
+            self._files.create(tip)
+
+    def _announce(self, stream: str, old: Path, new: Path) -> None:
+        try:
+            self._files.rename(old, new)
+        except OSError as error:
+            # An answer that was lost: a client that repeats its call is told that there is no such file.
+            names = self._list(self._journal)
+            if new.name not in names and new.with_suffix(".end").name not in names:
+                if isinstance(error, FileNotFoundError):
+                    raise StreamClosedError(f"{stream} was closed, or continued by somebody else") from error
+                self._fail(error, "nothing of the change counts")
+        try:
+            self._files.sync_folder(self._journal)
+        except OSError as error:
+            self._fail(error, "the change is written, and may be lost when the server fails now")
+
+    def _fail(self, error: OSError, what: str) -> NoReturn:
+        kind = StorageFullError if error.errno in _FULL else StorageError
+        raise kind(
+            f"The journal {self._journal} cannot be written ({error.strerror or error}); {what}",
+            "Free some space." if error.errno in _FULL else "Check that the folder is mounted and may be written.",
+        ) from error
+
+    def _tip(self, stream: str, tip: int, kind: str = "tip") -> Path:
+        return self._journal / f"{stream}.{tip:012x}.{kind}"
+
+    # -- packing ---------------------------------------------------------------------------------------------------
+
+    def pack(self, streams: Mapping[str, int]) -> int:
+        """Close streams and gather them, and what was closed before, into one file.
+
+        1. rename the tips: from here on nobody continues these streams  2. write a temporary file, and flush
+        3. rename it to a pack  4. later, when every listing that began before has ended: remove the streams, then
+        their tips. A process killed anywhere leaves what the next packing goes on with; what is both in a pack and
+        by itself is the same bytes.
+        """
+        closed = self._close(streams)
+        try:
+            self._remove_packed()
+            names = self._list(self._journal)
+            packed = self._all_packed(names)
+            loose = {f[1]: int(f[2], 16) for f in map(_TIP.fullmatch, names) if f and f[3] == "end"}
+            loose = {stream: tip for stream, tip in loose.items() if packed.get(stream, -1) < tip}
+            small = [name for name in filter(_PACK.fullmatch, names) if self._length(name) < _SMALL_PACK]
+            merged = small if len(small) >= _MANY_PACKS else []
+            if loose or merged:
+                self._write_pack(loose, merged)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            self._fail(error, "no stream was lost; packing goes on another time")
+        return closed
+
+    def _close(self, streams: Mapping[str, int]) -> int:
+        closed = 0
+        for stream, tip in streams.items():
+            _step("journal.pack.1")
+            try:
+                self._files.rename(self._tip(stream, tip), self._tip(stream, tip, "end"))
+            except FileNotFoundError:  # it has moved, or was closed before
+                continue
+            except OSError as error:
+                self._fail(error, "no stream was lost; packing goes on another time")
+            closed += 1
+        return closed
+
+    def _all_packed(self, names: list[str]) -> dict[str, int]:
+        packed: dict[str, int] = {}
+        for name in filter(_PACK.fullmatch, names):
+            for stream, (_, length) in self._contents(name).items():
+                packed[stream] = max(packed.get(stream, 0), length)
+        return packed
+
+    def _length(self, name: str) -> int:
+        return sum(length for _, length in self._contents(name).values())
+
+    def _write_pack(self, loose: Mapping[str, int], merged: list[str]) -> None:
+        sources: dict[str, int] = dict(loose)
+        for name in merged:
+            for stream, (_, length) in self._contents(name).items():
+                sources[stream] = max(sources.get(stream, 0), length)
+        order = sorted(sources.items())
+        header = json.dumps({"streams": order}, separators=(",", ":")).encode() + b"\n"
+        temporary = self._journal / f"{os.urandom(8).hex()}.tmp"
+        name = blake2b(header, digest_size=16).hexdigest() + ".pack"  # a stream's bytes up to a tip are always the same
+        _step("journal.pack.2")
+        streams = (self._bytes(stream, 0, tip) for stream, tip in order)
+        try:
+            self._files.write(temporary, 0, chain([header], chain.from_iterable(streams)), create=True)
+            _step("journal.pack.3")
+            self._files.rename(temporary, self._journal / name)
+            self._files.sync_folder(self._journal)
+        except BaseException:
+            with suppress(OSError):
+                self._files.remove(temporary)
+            raise
+
+    def _remove_packed(self) -> None:
+        """Remove what has been in a pack for so long that nobody has a listing without it."""
+        names = self._list(self._journal)
+        packs = {name: self._contents(name) for name in filter(_PACK.fullmatch, names)}
+        settled = [name for name in packs if self._settled(name)]
+        safe: dict[str, int] = {}
+        for name in settled:
+            for stream, (_, length) in packs[name].items():
+                safe[stream] = max(safe.get(stream, 0), length)
+        for found in filter(None, map(_TIP.fullmatch, names)):
+            if found[3] == "end" and safe.get(found[1], -1) >= int(found[2], 16):
+                for path in (self._journal / f"{found[1]}.ops", self._journal / found[0]):
+                    _step("journal.pack.4")
+                    with suppress(FileNotFoundError):
+                        self._files.remove(path)
+        for name, contents in packs.items():
+            others = [packs[n] for n in settled if n != name and len(packs[n]) > len(contents)]
+            if any(all(other.get(s, (0, -1))[1] >= length for s, (_, length) in contents.items()) for other in others):
+                _step("journal.pack.4")
+                with suppress(FileNotFoundError):
+                    self._files.remove(self._journal / name)
+
+    def _settled(self, name: str) -> bool:
+        probe = self._journal / f"{os.urandom(8).hex()}.tmp"
+        try:
+            return self._files.age(self._journal / name, probe) > _GRACE_S
+        except FileNotFoundError:
+            return False
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[str]:
+        """Return the names of the finished indexes, oldest first."""
+        return sorted(filter(_CHECKPOINT.fullmatch, self._list(self._checkpoints)))
+
+    def put_checkpoint(self, name: str, file: Path) -> None:
+        """Store a finished index: 1. copy it to a temporary file, and flush 2. rename it."""
+        temporary = self._checkpoints / f"{os.urandom(8).hex()}.tmp"
+        try:
+            with file.open("rb") as stream:
+                chunks = iter(lambda: stream.read(_AT_A_TIME), b"")
+                self._files.write(temporary, 0, chunks, create=True)
+            _step("journal.checkpoint.2")
+            self._files.rename(temporary, self._checkpoints / name)
+            self._files.sync_folder(self._checkpoints)
+        except OSError as error:
+            with suppress(OSError):
+                self._files.remove(temporary)
+            self._fail(error, "no checkpoint was made; nothing is lost")
+
+    def get_checkpoint(self, name: str, target: Path) -> None:
+        """Copy a finished index to a local file."""
+        try:
+            with target.open("wb") as stream:
+                for data in self._files.read(self._checkpoints / name, 0, sys.maxsize, _AT_A_TIME):
+                    stream.write(data)
+        except EOFError:
+            return
+        except OSError as error:
+            raise StorageError(f"The checkpoint {name} cannot be read ({error.strerror or error})") from error
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Remove a finished index."""
+        with suppress(FileNotFoundError):
+            self._files.remove(self._checkpoints / name)
