@@ -222,6 +222,8 @@ def _apply_to_project(connection: sqlite3.Connection, operation: Operation) -> N
     stamps = json.loads(row[1]) if row[1] else {}
     changed = {}
     for field, value in operation.changes.items():
+        if ":" in field:
+            continue  # a resolution: only `find_conflicts` reads it
         if field != "name" and operation.stamp > stamps.get(field, ""):
             changed[field] = value
             stamps[field] = operation.stamp
@@ -262,7 +264,7 @@ def _merge_keyed(connection: sqlite3.Connection, row: _Row, stamp: str, seq: int
 
 
 def _lives_in_items(change: str) -> bool:
-    return change.startswith(("systag:", "param:", "config:"))
+    return change.startswith(("systag:", "param:", "config:", "resolved:"))
 
 
 def _keyed_stamp(connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str) -> str | None:

@@ -6,12 +6,12 @@ operation that came by itself (in a bundle, say) moves no head: nobody knows wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from modelstore.index.driver import sqlite3
 from modelstore.records.operations import Operation
 
-__all__ = ["raise_heads", "raise_own", "read_heads"]
+__all__ = ["note_arrivals", "raise_heads", "raise_own", "read_heads", "read_strays"]
 
 _RAISE = "INSERT INTO heads VALUES (?,?) ON CONFLICT (writer) DO UPDATE SET stamp = max(stamp, excluded.stamp)"
 
@@ -24,6 +24,31 @@ def read_heads(connection: sqlite3.Connection) -> dict[str, str]:
 def raise_heads(connection: sqlite3.Connection, heads: Mapping[str, str]) -> None:
     """Note that all operations up to these stamps are here; part of the transaction that brought them."""
     connection.executemany(_RAISE, list(heads.items()))
+
+
+def read_strays(connection: sqlite3.Connection) -> list[str]:
+    """Return the stamps of operations beyond the head of their writer, ascending."""
+    return [row[0] for row in connection.execute("SELECT stamp FROM strays ORDER BY stamp")]
+
+
+def note_arrivals(connection: sqlite3.Connection, stamps: Iterable[str], heads: Mapping[str, str]) -> None:
+    """Note what came from elsewhere; part of the transaction that brought it.
+
+    Args:
+        connection: Inside a write transaction.
+        stamps: Of the operations that were new.
+        heads: Up to where the operations of these writers are all here now.
+    """
+    if heads:
+        raise_heads(connection, heads)
+        connection.execute(
+            "DELETE FROM strays WHERE stamp <= (SELECT h.stamp FROM heads AS h WHERE h.writer = substr(strays.stamp,"
+            " 17))"
+        )
+    known = read_heads(connection)
+    connection.executemany(
+        "INSERT OR IGNORE INTO strays VALUES (?)", [(s,) for s in stamps if s > known.get(s[16:], "")]
+    )
 
 
 def raise_own(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:

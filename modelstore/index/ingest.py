@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from modelstore.index import fold, ops, texts
 from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
-from modelstore.index.heads import raise_own
+from modelstore.index.heads import note_arrivals, raise_own
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
 from modelstore.records.operations import Operation, check_operation
 
@@ -105,15 +105,24 @@ def _without_row(connection: sqlite3.Connection, operations: Sequence[Operation]
     return wanted.difference(row[0] for row in rows)
 
 
-def ingest(connection: sqlite3.Connection, operations: Iterable[Operation]) -> Ingested:
+def ingest(
+    connection: sqlite3.Connection, operations: Iterable[Operation], heads: Mapping[str, str] | None = None
+) -> Ingested:
     """Append and apply operations made elsewhere; part of the caller's transaction.
 
     The result does not depend on their order, nor on how often each arrives.
 
+    Args:
+        connection: Inside a write transaction.
+        operations: The operations.
+        heads: By writer, the stamp up to which all his operations are here when these have arrived. Writers of whom
+            only some arrive (a few models in a bundle, say) are absent.
+
     Raises:
         InvalidOperationError: One breaks the format; the caller's transaction should be rolled back.
     """
-    new = known = 0
+    known = 0
+    new: list[str] = []
     touched: set[str] = set()
     doubtful: set[str] = set()
     creations = Creations(connection)
@@ -124,7 +133,7 @@ def ingest(connection: sqlite3.Connection, operations: Iterable[Operation]) -> I
         if ops.contains(connection, operation.stamp):
             known += 1
             continue
-        new += 1
+        new.append(operation.stamp)
         touched.add(operation.entity)
         if operation.action == "create" and operation.kind == "model" and not _has_row(connection, operation):
             creations.add(operation)
@@ -137,7 +146,8 @@ def ingest(connection: sqlite3.Connection, operations: Iterable[Operation]) -> I
     creations.write()
     for entity in doubtful:
         fold.reconcile(connection, entity)
-    return Ingested(new, known, frozenset(touched))
+    note_arrivals(connection, new, heads or {})
+    return Ingested(len(new), known, frozenset(touched))
 
 
 def _has_row(connection: sqlite3.Connection, operation: Operation) -> bool:

@@ -1,8 +1,8 @@
 """The tables of the index, and how a file of any earlier version becomes one of this version.
 
 The database holds two things: the journal of this registry (`ops`, append-only) and everything else, which is the
-fold of it. `writers`, `uploads`, `verified`, `streams`, `heads` and `remotes` belong to this machine alone and are no
-part of the fold.
+fold of it. `writers`, `uploads`, `verified`, `streams`, `heads`, `strays` and `remotes` belong to this machine alone
+and are no part of the fold.
 
 Conventions: `key` is a small integer of this file only, `id` the 32 hex digits that are the same everywhere; `op` and
 `*_op` columns hold `ops.seq`, the operation whose value stands there; values that may be anything are JSON.
@@ -310,6 +310,8 @@ _V4: Final = (
     INSERT INTO heads
     SELECT substr(stamp, 17), max(stamp) FROM ops WHERE substr(stamp, 17) IN (SELECT id FROM writers) GROUP BY 1
     """,
+    # Operations beyond the head of their writer, which came by themselves.
+    "CREATE TABLE strays (stamp TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
     """
     CREATE TABLE remotes (
         name TEXT PRIMARY KEY,

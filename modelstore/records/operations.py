@@ -7,6 +7,8 @@ which the greatest stamp wins. None as a value removes what is keyed and clears 
 A *report* is no register: its scalars or its plot are added to those of the entity, whatever else was reported, and
 replace nothing, so it has no parents.
 
+A *resolution* of a conflict is a keyed value, "resolved:<key>:<fork>": the operations that whoever decided had seen.
+
 Two rules go beyond that: a publication fixes the frozen fields for good, and of two publications the one with the
 smaller stamp decides; and the time of last change is the greatest stamp of any operation on the entity but reports.
 """
@@ -61,9 +63,9 @@ TASK_FIELDS: Final = (
 PROJECT_FIELDS: Final = ("name", "description", "output_uri")
 
 PREFIXES: Final[dict[str, tuple[str, ...]]] = {
-    "model": ("tag:", "systag:", "meta:"),
-    "task": ("tag:", "systag:", "link:input:", "link:output:", "param:", "config:"),
-    "project": (),
+    "model": ("tag:", "systag:", "meta:", "resolved:"),
+    "task": ("tag:", "systag:", "link:input:", "link:output:", "param:", "config:", "resolved:"),
+    "project": ("resolved:",),
 }
 _FIELDS: Final[dict[str, frozenset[str]]] = {
     "model": frozenset(MODEL_FIELDS),
@@ -226,7 +228,7 @@ def _check_report(operation: Operation, refuse: Any) -> None:
         raise refuse("a plot is a figure, stored bytes or an address")
 
 
-def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa: C901 - one branch a rule
+def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa: C901, PLR0912 - one branch a rule
     if not isinstance(key, str):
         raise refuse("a key is not text")
     if key in _FIELDS[kind]:
@@ -250,5 +252,7 @@ def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa
         raise refuse(f"{key!r} is neither true nor null")
     if prefix.startswith("link:") and not is_id(value):
         raise refuse(f"{key!r} does not name a model")
+    if prefix == "resolved:" and not (isinstance(value, list) and all(map(is_stamp, value))):
+        raise refuse(f"{key!r} is no list of stamps")
     if prefix == "meta:" and not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):
         raise refuse(f"{key!r} is not a pair of type and value")

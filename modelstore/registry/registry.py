@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -289,14 +289,18 @@ class Registry:
         self._writer = (os.getpid(), writer)
         return str(writer)
 
-    def ingest(self, operations: Iterable[Operation]) -> Ingested:
+    def ingest(self, operations: Iterable[Operation], heads: Mapping[str, str] | None = None) -> Ingested:
         """Take in operations made elsewhere, in any order, any number of times.
+
+        Args:
+            operations: The operations.
+            heads: By writer, the stamp up to which all his operations are here when these have arrived.
 
         Raises:
             InvalidOperationError: One breaks the format; none was taken in.
         """
         with self.database.write() as connection:
-            return ingest(connection, operations)
+            return ingest(connection, operations, heads)
 
     def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
         """Yield the journal's operations in order of arrival with their numbers, behind number ``after``."""

@@ -129,6 +129,8 @@ def _project(entity: str, ordered: list[Operation]) -> dict[str, Any]:
     project: dict[str, Any] = {}
     for operation in ordered:
         for field, value in operation.changes.items():
+            if ":" in field:
+                continue
             if field != "name":
                 project[field] = value
             elif isinstance(value, str) and project_id(value) == entity:

@@ -113,6 +113,10 @@ def operations(draw: st.DrawFn, writer: str, tick: int, known: list[Operation]) 
             if kind == "model"
             else {"status": "published"}
         )
+    stamps = [o.stamp for o in known if o.stamp < stamp]
+    if action == "edit" and stamps and draw(st.integers(0, 3)) == 0:
+        fork = draw(st.sampled_from(stamps))
+        changes = changes | {f"resolved:name:{fork}": draw(st.lists(st.sampled_from(stamps)))}
     if action in ("delete", "restore"):
         changes = {"deleted": action == "delete"}
     if action == "create":

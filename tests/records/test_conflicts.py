@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelstore.ids import make_stamp
-from modelstore.records.conflicts import find_conflicts
+from modelstore.records.conflicts import find_conflicts, resolution_key
 from modelstore.records.operations import FROZEN_FIELDS, Action, Operation
 
 MODEL = "1" * 32
@@ -96,3 +96,57 @@ def test_a_deletion_that_hid_an_edit_it_had_not_seen_is_reported_while_it_stands
     (conflict,) = find_conflicts(MODEL, [CREATE, seen, unseen, deletion])
     assert (conflict.key, conflict.branches) == ("deleted", (unseen.stamp,))
     assert find_conflicts(MODEL, [CREATE, seen, unseen, deletion, restore]) == []
+
+
+FORK = [
+    CREATE,
+    op(stamp(2, "a"), "edit", {"name": "b"}, {"name": stamp(1)}),
+    op(stamp(2, "b"), "edit", {"name": "x"}, {"name": stamp(1)}),
+    op(stamp(3, "b"), "edit", {"name": "y"}, {"name": stamp(2, "b")}),
+]
+RESOLVED = op(
+    stamp(4, "a"),
+    "edit",
+    {"name": "b", resolution_key("name", stamp(1)): [stamp(2, "a"), stamp(3, "b")]},
+    {"name": stamp(3, "b")},
+)
+
+
+def test_a_conflict_that_somebody_resolved_is_over() -> None:
+    """Whoever resolves it had seen both branches; what he and others do afterwards follows from that."""
+    later = op(stamp(5, "b"), "edit", {"name": "z"}, {"name": stamp(4, "a")})
+
+    assert [c.agree for c in find_conflicts(MODEL, FORK)] == [False]
+    assert [c.agree for c in find_conflicts(MODEL, [*FORK, RESOLVED])] == [True]
+    assert [c.agree for c in find_conflicts(MODEL, [*FORK, RESOLVED, later])] == [True]
+
+
+def test_an_edit_that_knew_nothing_of_the_resolution_opens_the_conflict_again() -> None:
+    """Its value wins by its stamp, and undoes what was decided."""
+    unaware = op(stamp(5, "a"), "edit", {"name": "c"}, {"name": stamp(2, "a")})
+
+    assert [c.agree for c in find_conflicts(MODEL, [*FORK, RESOLVED, unaware])] == [False]
+
+
+def test_two_resolutions_are_a_conflict_of_the_values_they_chose() -> None:
+    """Two people decided, neither knew of the other."""
+    other = op(
+        stamp(4, "b"),
+        "edit",
+        {"name": "w", resolution_key("name", stamp(1)): [stamp(2, "a"), stamp(3, "b")]},
+        {"name": stamp(3, "b")},
+    )
+    found = {c.fork: c.agree for c in find_conflicts(MODEL, [*FORK, RESOLVED, other])}
+
+    assert found[stamp(3, "b")] is False
+
+
+def test_what_a_deletion_had_not_seen_can_be_dismissed() -> None:
+    """The branches are the operations it had not seen."""
+    deletion = op(stamp(4, "a"), "delete", {"deleted": True}, {"name": stamp(2, "a")})
+    (conflict,) = [c for c in find_conflicts(MODEL, [*FORK, deletion]) if c.key == "deleted"]
+    dismissal = op(stamp(6), "edit", {resolution_key("deleted", conflict.fork): list(conflict.branches)})
+
+    (after,) = [c for c in find_conflicts(MODEL, [*FORK, deletion, dismissal]) if c.key == "deleted"]
+    assert not conflict.agree
+    assert after.agree
