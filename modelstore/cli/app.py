@@ -24,6 +24,7 @@ from modelstore.cli import (
     relocating,
     scanning,
     showing,
+    syncing,
 )
 from modelstore.cli.output import plain, utf8_or_escaped
 from modelstore.cli.session import registry_option
@@ -53,6 +54,14 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         changing.restore,
     ),
     "Weights": (showing.get, inspecting.inspect, scanning.scan, keeping.uploads, relocating.relocate, caching.cache),
+    "Other registries": (
+        syncing.sync,
+        syncing.push,
+        syncing.pull,
+        syncing.remote,
+        syncing.conflicts,
+        syncing.resolve,
+    ),
     "Registry": (keeping.demo, keeping.where, keeping.doctor, keeping.rebuild, keeping.completion),
 }
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from modelstore.records.operations import Operation
 
-__all__ = ["append", "contains", "count", "last_stamp", "of_entity", "operation_from_row", "read"]
+__all__ = ["append", "between", "contains", "count", "get", "last_stamp", "of_entity", "operation_from_row", "read"]
 
 _COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"
 
@@ -86,6 +86,21 @@ def read(connection: Connection, after: int = 0, limit: int | None = None) -> It
     )
     for row in rows:
         yield row[0], operation_from_row(row)
+
+
+def get(connection: Connection, stamp: str) -> Operation | None:
+    """Return the operation with that stamp; None when it is not here."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE stamp = ?", (stamp,)).fetchone()
+    return None if row is None else operation_from_row(row)
+
+
+def between(connection: Connection, after: str, last: str) -> Iterator[Operation]:
+    """Yield the operations with stamps behind ``after`` up to ``last``, ascending."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? ORDER BY stamp", (after, last)
+    )
+    for row in rows:
+        yield operation_from_row(row)
 
 
 def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]]:

@@ -119,7 +119,7 @@ class Models:
             at = to_datetime(operation.ms)
             assert at is not None  # noqa: S101 - an operation always has a time
             for key, value in operation.changes.items():
-                new = _plain(key, value)
+                new = plain(key, value)
                 old = known.get((key, operation.parents.get(key, "")))
                 known[key, operation.stamp] = new
                 if operation.action == "publish" and (old == new or not (old or new)):
@@ -476,7 +476,8 @@ def _same(kind: str, value: Any, pair: list[Any]) -> bool:
     return kind == pair[0] and repr(value) == repr(decode(pair[1]))
 
 
-def _plain(key: str, value: Any) -> Any:
+def plain(key: str, value: Any) -> Any:
+    """Return a value as operations keep it in the form in which people gave it."""
     if key.startswith("meta:") and value is not None:
         return decode(value[1])
     if key == "config" and value is not None:

@@ -31,11 +31,14 @@ from modelstore.registry import mounts
 
 if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
+    from modelstore.registry.conflicts import Conflicts
     from modelstore.registry.doctor import Finding
     from modelstore.registry.models import Models
+    from modelstore.registry.remotes import Remotes
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
+    from modelstore.sync import Direction, Objects, SyncResult
 
 __all__ = ["Registry", "open_registry"]
 
@@ -191,6 +194,20 @@ class Registry:
 
         return self._part("reports", Reports)
 
+    @property
+    def conflicts(self) -> Conflicts:
+        """Edits that did not know of each other, and settling them."""
+        from modelstore.registry.conflicts import Conflicts
+
+        return self._part("conflicts", Conflicts)
+
+    @property
+    def remotes(self) -> Remotes:
+        """The other registries that this one knows by a name."""
+        from modelstore.registry.remotes import Remotes
+
+        return self._part("remotes", Remotes)
+
     def flush_reports(self) -> None:
         """Write what this process has reported and not written yet, so that what is read next has it.
 
@@ -310,6 +327,44 @@ class Registry:
         """Make the index anew from the journal, in one transaction; returns the number of operations folded."""
         with self.database.write() as connection:
             return rebuild(connection)
+
+    def sync(
+        self,
+        remote: str | os.PathLike[str],
+        *,
+        direction: Direction = "both",
+        with_objects: Objects = "all",
+        only: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> SyncResult:
+        """Exchange changes and bytes with another registry, so that each has what the other had.
+
+        Cut off anywhere, the next call goes on where this one ended; a second call moves nothing.
+
+        Args:
+            remote: Name of a remote, a folder, or any URI that a registry can have.
+            direction: "both", or only "push" or "pull".
+            with_objects: Which of the bytes that registries keep themselves go along, to whoever lacks them: "all",
+                those of "published" models, "none", or "wanted": of models that the receiver has made or changed.
+            only: Conditions on models, as `Model.query_models` names them, to which, with their tasks and projects,
+                the exchange is limited; None for everything.
+            dry_run: Only say how many changes would move.
+
+        Returns:
+            What was moved, and which conflicts that brought to light.
+
+        Raises:
+            RegistryNotFoundError: There is no registry at the remote.
+            InvalidRequestError: An argument is unknown, or the remote is this registry.
+            StorageError, RegistryError: A side cannot be read or written; what was moved before stays.
+        """
+        from modelstore.sync import open_partner, sync
+
+        partner = open_partner(self.remotes.resolve(os.fspath(remote)))
+        try:
+            return sync(self, partner, direction=direction, with_objects=with_objects, only=only, dry_run=dry_run)
+        finally:
+            partner.close()
 
     def select(self, statement: str) -> Selection:
         """Run one SQL statement that reads the index, on a connection through which nothing can be changed.

@@ -1,0 +1,8 @@
+"""The exchange between registries: operations both ways, bytes where they are wanted."""
+
+from __future__ import annotations
+
+from modelstore.sync.exchange import Direction, Objects, SyncResult, sync
+from modelstore.sync.partners import Partner, RegistryPartner, open_partner
+
+__all__ = ["Direction", "Objects", "Partner", "RegistryPartner", "SyncResult", "open_partner", "sync"]
