@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["ChangedError", "FsspecOrigin", "Origin", "Reader", "WebOrigin", "open_origin"]
+__all__ = ["ChangedError", "FsspecOrigin", "Origin", "Reader", "WebOrigin", "content_range", "open_origin"]
 
 _MEBIBYTE: Final = 1 << 20
+_SHORT: Final = 1 << 10  # bytes that are sooner read than a new connection is made
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
 # Drivers with one connection, or none that several threads may share.
 _ONE_AT_A_TIME: Final = frozenset({"ftp", "sftp", "ssh", "zip", "tar", "memory", "file", "webdav"})
@@ -139,7 +140,7 @@ class WebOrigin:
             if error.status != 416:
                 raise
             # Nothing from there on: an empty object, or one that has become shorter.
-            total = _content_range(error.headers)[2]
+            total = content_range(error.headers)[2]
             if start and total == start:
                 self.size, self.ranged = total, True
                 self.etag = error.headers.get("ETag", self.etag)
@@ -147,7 +148,7 @@ class WebOrigin:
             response = self._client.request("GET", self._url())
         if response.status == 206:
             self._note(response)
-            begin, end, self.size = _content_range(response.headers)
+            begin, end, self.size = content_range(response.headers)
             self.ranged = begin == start
             if not self.ranged:
                 response.close()
@@ -192,12 +193,23 @@ class WebOrigin:
         return self._client.request("GET", self._url(), {"Range": f"bytes={start}-{'' if end is None else end - 1}"})
 
     def _check_same(self, response: Response, start: int) -> None:
-        total = _content_range(response.headers)[2] if response.status == 206 else response.length
-        begin = _content_range(response.headers)[0] if response.status == 206 else 0
+        total = content_range(response.headers)[2] if response.status == 206 else response.length
+        begin = content_range(response.headers)[0] if response.status == 206 else 0
         same = response.headers.get("ETag") == self.etag and response.headers.get("Last-Modified") == self._modified
         if begin != start or not same or (total is not None and self.size is not None and total != self.size):
             response.close()
             raise ChangedError("the object changed while it was being read")
+
+    def settle(self) -> None:
+        """Let go of the answer that `look` brought, where nothing but its headers was wanted.
+
+        A short body is read to its end, which keeps the connection.
+        """
+        if self._first is not None:
+            response = self._first[2]
+            if response.length is not None and response.length <= _SHORT:
+                response.read(_SHORT)
+            self._drop_first()
 
     def _drop_first(self) -> None:
         if self._first is not None:
@@ -293,7 +305,7 @@ class _Stream:
         self._stream.close()
 
 
-def _content_range(headers: Mapping[str, str] | HTTPMessage) -> tuple[int, int | None, int | None]:
+def content_range(headers: Mapping[str, str] | HTTPMessage) -> tuple[int, int | None, int | None]:
     """Return start, end (exclusive) and total of a ``Content-Range`` header, as far as it says."""
     match = _CONTENT_RANGE.match(next((v for k, v in headers.items() if k.lower() == "content-range"), ""))
     if match is None:

@@ -20,6 +20,7 @@ from modelstore.errors import (
     IntegrityError,
     InvalidRequestError,
     MissingWeightsError,
+    ModelStoreError,
     UnsafeArchiveError,
 )
 from modelstore.storage.failures import translated
@@ -122,12 +123,15 @@ def open_member(archive: IO[bytes], name: str) -> IO[bytes]:
     Raises:
         BlobNotFoundError: It has no such member.
         IntegrityError: It is no zip archive.
+        StorageError: What holds the archive could not be read.
     """
     try:
         return _Member(archive, name)
     except KeyError as error:
         raise BlobNotFoundError(f"The archive has no member {name!r}.", "Check the spelling.") from error
     except zipfile.BadZipFile as error:
+        if isinstance(error.__context__, ModelStoreError):
+            raise error.__context__ from None  # the storage failed, which zipfile takes for the archive's fault
         raise IntegrityError("It is no zip archive, and has no members.") from error
 
 

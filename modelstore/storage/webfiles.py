@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from modelstore.storage.origins import WebOrigin
-from modelstore.storage.webclient import WebClient
+from modelstore.storage.origins import ChangedError, WebOrigin, content_range
+from modelstore.storage.retries import Patience
+from modelstore.storage.webclient import TruncatedError, WebClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["WebFileSystem"]
+
+_BLOCK: Final = 1 << 20
 
 
 class WebFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -37,19 +43,32 @@ class WebFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
         origin = self._origin(path)
         origin.part_bytes = 1  # nothing but the headers is wanted
         origin.look()
-        origin.read(0, None).close()
+        origin.settle()
         return {"name": path, "size": origin.size, "type": "file", "ETag": origin.etag, "ranged": origin.ranged}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         """Return the bytes from ``start`` to ``end``, both optional and not negative."""
-        if start is None and end is None:
-            with self._client.request("GET", path) as response:
-                return b"".join(iter(lambda: response.read(1 << 20), b""))
-        begin = start or 0
-        span = f"bytes={begin}-{'' if end is None else end - 1}"
-        with self._client.request("GET", path, {"Range": span}) as response:
-            body = b"".join(iter(lambda: response.read(1 << 20), b""))
-        return body if response.status == 206 else body[begin:end]
+        return b"".join(self.blocks(path, start or 0, end))
+
+    def blocks(self, path: str, start: int, end: int | None) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` to ``end`` as they come.
+
+        Raises:
+            TruncatedError: There were fewer than the server announced.
+            ChangedError: It sent another range than it was asked for.
+        """
+        span = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
+        with self._client.request("GET", path, span) as response:
+            at = content_range(response.headers)[0] if response.status == 206 else 0
+            if response.status == 206 and at != start:
+                raise ChangedError(f"bytes from {at} on came where those from {start} on were asked for")
+            left = response.length
+            while (end is None or at < end) and (block := response.read(_BLOCK)):
+                yield block[max(start - at, 0) : None if end is None else max(end - at, 0)]
+                at += len(block)
+                left = None if left is None else left - len(block)
+            if left and (end is None or at < end):
+                raise TruncatedError(f"the connection ended {left} bytes early")
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> _WebFile:
         if mode != "rb":
@@ -62,5 +81,16 @@ class WebFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
 
 class _WebFile(AbstractBufferedFile):  # type: ignore[misc] # fsspec has no types
     def _fetch_range(self, start: int, end: int) -> bytes:
-        data: bytes = self.fs.cat_file(self.path, start=start, end=end)
-        return data
+        """Return the bytes, continuing in their middle after failures."""
+        data, patience = bytearray(), Patience()
+        while len(data) < end - start:
+            try:
+                for block in self.fs.blocks(self.path, start + len(data), end):
+                    data += block
+                    patience.progressed()
+            except Exception as error:
+                if not patience.after(error):
+                    raise
+            else:
+                break
+        return bytes(data)

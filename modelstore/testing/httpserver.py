@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Behaviour", "HttpServer", "http_server"]
 
@@ -41,6 +41,7 @@ class Behaviour:
         redirect: Where to send the client instead.
         shift: Ranges begin so many bytes too late, as a broken server's.
         authorization: The header that must come with each request; None asks for none.
+        gate: Called, in the thread that answers, between the headers and the body of each answer.
     """
 
     body: bytes
@@ -56,6 +57,7 @@ class Behaviour:
     redirect: str | None = None
     shift: int = 0
     authorization: str | None = None
+    gate: Callable[[], object] | None = None
 
 
 class HttpServer:
@@ -73,7 +75,6 @@ class HttpServer:
         self.requests: Counter[str] = Counter()
         self.sent_bytes = 0
         self.url = ""
-        self.connections = 0
         self._lock = threading.Lock()
 
     def serve(self, path: str, body: bytes, **behaviour: object) -> str:
@@ -213,6 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not with_body:
             return
+        if behaviour.gate is not None:
+            self.wfile.flush()
+            behaviour.gate()
         dropping = self.server_state.take_drop(behaviour)
         stop = min(len(body), behaviour.drop_after or 0) if dropping else len(body)
         for start in range(0, stop, _BLOCK):

@@ -30,7 +30,7 @@ from modelstore.storage.uris import join
 
 __all__ = ["HASTY", "Notes", "StorageContract"]
 
-HASTY = Patience(attempts=3, deadline_s=10.0, first_pause_s=0.01, longest_pause_s=0.05)
+HASTY = Patience(attempts=3, deadline_s=60.0, first_pause_s=0.01, longest_pause_s=0.05)
 """For tests that want a failure soon."""
 
 NAMES = ("model.pt", "a b.bin", "50%.bin", "ünï🤗.pt", "a+b&c=d.pt", "x,y;z(1).pt")

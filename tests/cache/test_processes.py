@@ -32,7 +32,7 @@ def _race(spawn: Spawn, prelude: str = "", count: int = 8) -> set[str]:
     # Late enough for all to have been started and to have imported what they need.
     start = str(time.time() + 1.5)
     children = [spawn(prelude + _FETCH, URI, start) for _ in range(count)]
-    outputs = [child.communicate(timeout=60)[0].split() for child in children]
+    outputs = [child.communicate(timeout=100)[0].split() for child in children]
     assert all(child.returncode == 0 for child in children)
     return {output[0] for output in outputs}
 
@@ -94,7 +94,7 @@ for n in range(10):
     start = str(time.time() + 1.0)
     children = [spawn(code, start, str(who)) for who in range(8)]
     for child in children:
-        child.communicate(timeout=60)
+        child.communicate(timeout=100)
 
     assert [child.returncode for child in children] == [0] * 8
     assert cache.info().objects == 80
@@ -127,9 +127,7 @@ def test_eviction_and_hits_of_other_processes_do_not_collide(spawn: Spawn, cache
     user = """
 from modelstore.cache.process import forget_processes
 import random
-end = time.time() + 3
-rounds = 0
-while time.time() < end:
+for _ in range(12):
     uri = f"s3://b/{random.randrange(5)}.pt"
     file = cache.fetch(uri, origin)
     check_bytes(file, uri.encode() * 100)
@@ -138,15 +136,14 @@ while time.time() < end:
     check_bytes(file, uri.encode() * 100)
     assert (tree / "a" / "copy").read_bytes() == uri.encode() * 100
     cache.release(file.digest)
-    rounds += 1
-print(rounds)
 """
     users = [spawn(user) for _ in range(2)]
-    rounds = [int(child.communicate(timeout=60)[0]) for child in users]
+    for child in users:
+        child.communicate(timeout=100)
     evictor.kill()
     evictor.communicate()
 
-    assert min(rounds) > 10
+    assert [child.returncode for child in users] == [0, 0]
     check_folder(cache.folder)
 
 
@@ -186,7 +183,7 @@ os._exit(0)
     parent = spawn(code, URI)
     assert parent.stdout is not None
     orphan = int(parent.stdout.readline())
-    parent.wait(30)
+    parent.wait(100)
     removal = cache.clear()
     assert parent.stdin is not None
     parent.stdin.close()
@@ -198,7 +195,7 @@ os._exit(0)
 
 
 def _gone(pid: int) -> None:
-    for _ in range(500):
+    while True:  # as long as the test may take
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -210,7 +207,7 @@ def test_a_process_that_ends_leaves_no_lease_behind(spawn: Spawn, cache: Cache, 
     """And its times of use are written."""
     origin.put(URI, b"weights")
     child = spawn("cache.fetch(arguments[0], origin)", URI)
-    child.communicate(timeout=30)
+    child.communicate(timeout=100)
 
     assert list((cache.folder / "leases").iterdir()) == []
     assert len(cache.clear().objects) == 1
@@ -223,7 +220,7 @@ def test_a_process_that_ends_does_not_bring_a_deleted_cache_back(
     origin.put(URI, b"weights")
     code = "import shutil\nfor _ in 1, 2: cache.fetch(arguments[0], origin)\nshutil.rmtree(root / 'cache')"
     child = spawn(code, URI)
-    child.communicate(timeout=30)
+    child.communicate(timeout=100)
 
     assert child.returncode == 0
     assert not cache.folder.exists()
@@ -236,7 +233,7 @@ def test_a_download_killed_in_the_middle_is_continued_by_the_next_process(
     content = os.urandom(40_960)
     origin.put(URI, content)
     child = spawn("cache.fetch(arguments[0], origin)", URI, plan="origin.block#9=kill")
-    child.communicate(timeout=30)
+    child.communicate(timeout=100)
     assert child.returncode == -9
     assert cache.info().partial_bytes > 9 * 4096
 
@@ -256,7 +253,7 @@ def test_a_live_download_is_never_continued_by_another(spawn: Spawn, cache: Cach
     time.sleep(0.2)
 
     check_bytes(Cache(cache.folder, locking=False).fetch(URI, origin, force_download=True), content)
-    child.communicate(timeout=30)
+    child.communicate(timeout=100)
     assert child.returncode == 0
 
 

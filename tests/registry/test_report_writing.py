@@ -68,8 +68,8 @@ def test_reports_are_written_by_themselves(registry: Registry, model: str) -> No
     while not journal(registry) and time.monotonic() < deadline:
         time.sleep(0.05)
 
-    assert journal(registry) == 1
     assert read(registry, model) == list(range(100))
+    assert 1 <= journal(registry) <= 2  # two, if the second was over in their middle
     assert [f for f in registry.check(deep=True) if f.severity != "note"] == []
     before = read_index(registry.database.connection)
     registry.rebuild()

@@ -52,7 +52,7 @@ def _child(folder: Path, script: str) -> subprocess.Popen[str]:
 def test_the_process_says_what_it_waits_for(tmp_path: Path, registry: Registry) -> None:
     """Once, when it takes more than a moment; then everything is there."""
     child = _child(tmp_path, _BEGIN.format(seconds=1.5))
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=100)
 
     assert child.returncode == 0
     assert said.count("Waiting for 1 upload;") == 1
@@ -67,7 +67,7 @@ def test_an_interruption_leaves_at_once_and_loses_nothing(tmp_path: Path, regist
     assert child.stdout.readline() == "sending\n"
     assert child.stderr.readline().startswith("Waiting for 1 upload;")
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=100)
 
     assert child.returncode == 130
     assert said == "Interrupted; 1 unfinished: send them with `modelstore uploads --resume`\n"
@@ -80,9 +80,11 @@ def test_an_interruption_leaves_at_once_and_loses_nothing(tmp_path: Path, regist
 
 def test_a_quick_end_says_nothing(tmp_path: Path) -> None:
     """Most uploads are done by then."""
-    child = _child(tmp_path, _BEGIN.format(seconds=0))
+    child = _child(
+        tmp_path, _BEGIN.format(seconds=0) + "\n    from modelstore.registry import ending; ending._SOON_S = 60"
+    )
 
-    assert (child.communicate(timeout=60)[1], child.returncode) == ("", 0)
+    assert (child.communicate(timeout=100)[1], child.returncode) == ("", 0)
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def test_a_killed_upload_to_a_bucket_is_continued_part_by_part(
 ) -> None:
     """What arrived before the kill is not sent again."""
     child = _child(tmp_path, _KILLED.format(bucket=bucket))
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=100)
     assert child.returncode == -signal.SIGKILL, said
     sent: list[int] = []
     real = s3._Sending._put
@@ -182,7 +184,7 @@ def test_a_killed_upload_to_a_bucket_is_continued_part_by_part(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_giving_an_upload_up_leaves_no_parts_in_the_bucket(tmp_path: Path, registry: Registry, bucket: str) -> None:
     """They would be paid for, unseen, for ever."""
-    _child(tmp_path, _KILLED.format(bucket=bucket)).communicate(timeout=60)
+    _child(tmp_path, _KILLED.format(bucket=bucket)).communicate(timeout=100)
     (upload,) = registry.weights.uploads.pending()
     fs, _ = open_filesystem(f"s3://{bucket}")
     assert len(fs.list_multipart_uploads(bucket)) == 1

@@ -100,7 +100,7 @@ def test_threads_of_a_block_are_in_it(tmp_path: Path) -> None:
 
 def test_threads_with_blocks_of_their_own_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Nor the main thread."""
-    barrier = threading.Barrier(3, timeout=20)
+    barrier = threading.Barrier(3, timeout=60)
     seen: dict[str, int] = {}
 
     def work(name: str) -> None:

@@ -362,7 +362,7 @@ def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield server[0].sockets[0].getsockname()[1]
     asyncio.run_coroutine_threadsafe(stop(), loop)
     thread.join(5)
