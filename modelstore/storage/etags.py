@@ -12,7 +12,7 @@ __all__ = ["etag_of"]
 
 def etag_of(info: Mapping[str, Any]) -> str | None:
     """Return what identifies the content of an object among what its driver tells about it, or None."""
-    for key in ("ETag", "etag", "e_tag", "generation", "md5Hash", "content_md5"):
+    for key in ("ETag", "etag", "e_tag", "generation", "md5Hash", "content_md5", "blob_id", "sha"):
         value = info.get(key)
         if isinstance(value, str | int) and value != "":
             return str(value)

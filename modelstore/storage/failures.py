@@ -44,11 +44,12 @@ _PERMANENT_ERRNO: Final = frozenset(
 # By name, not by import: none of these libraries need be installed, let alone loaded.
 _TRANSIENT_CLASSES: Final = frozenset(
     {
-        "ClientConnectionError", "ClientOSError", "ClientPayloadError", "ConnectTimeout", "ConnectTimeoutError",
-        "ConnectionClosedError", "ConnectionError", "ConnectionLost", "EndpointConnectionError", "FSTimeoutError",
-        "HTTPClientError", "IncompleteRead", "IncompleteReadError", "ReadTimeout", "ReadTimeoutError",
-        "RemoteDisconnected", "ResponseStreamingError", "ServerDisconnectedError", "ServerTimeoutError",
-        "ServiceRequestError", "ServiceResponseError", "TimeoutError", "error_temp",
+        "ClientConnectionError", "ClientOSError", "ClientPayloadError", "ConnectError", "ConnectTimeout",
+        "ConnectTimeoutError", "ConnectionClosedError", "ConnectionError", "ConnectionLost", "EndpointConnectionError",
+        "FSTimeoutError", "HTTPClientError", "IncompleteRead", "IncompleteReadError", "ReadError", "ReadTimeout",
+        "ReadTimeoutError", "RemoteDisconnected", "RemoteProtocolError", "ResponseStreamingError",
+        "ServerDisconnectedError", "ServerTimeoutError", "ServiceRequestError", "ServiceResponseError", "TimeoutError",
+        "error_temp",
     }
 )  # fmt: skip
 _CREDENTIAL_CLASSES: Final = frozenset(
@@ -185,8 +186,8 @@ def _is_foreign(error: Exception) -> bool:
     """Tell whether a storage library made this class, as opposed to Python or a caller."""
     return type(error).__module__.partition(".")[0] in {
         "adlfs", "aiobotocore", "aiohttp", "asyncssh", "azure", "boto3", "botocore", "fsspec", "ftplib", "gcsfs",
-        "google", "http", "httpx", "obstore", "paramiko", "requests", "s3fs", "sshfs", "tarfile", "urllib", "urllib3",
-        "webdav4", "zipfile",
+        "google", "http", "httpx", "httpx2", "huggingface_hub", "obstore", "paramiko", "requests", "s3fs", "sshfs",
+        "tarfile", "urllib", "urllib3", "webdav4", "zipfile",
     }  # fmt: skip
 
 

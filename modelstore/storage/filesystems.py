@@ -42,6 +42,7 @@ _BUILT_IN: Final = ("file", "memory", "http", "https", "ftp", "zip", "tar")
 _WEB_OPTIONS: Final = frozenset({"headers", "client_kwargs"})
 _ARCHIVES: Final = frozenset({"zip", "tar", "libarchive"})
 _CACHES: Final = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+_NO_STORAGE: Final = frozenset({"data", "dir", "generic"}) | _CACHES
 _ALIASES: Final = {"azure": "az", "abfss": "abfs", "gcs": "gs", "davs": "webdav", "dav": "webdav", "webdavs": "webdav"}
 _S3_WITH_HOST: Final = re.compile(r"s3a?://([^/]+:\d+)/([^/]+(?:/.*)?)", re.DOTALL)
 _AZURE_WITH_HOST: Final = re.compile(
@@ -77,6 +78,8 @@ def open_filesystem(
         path = local_path(uri)
         return _filesystem("file", {}), str(path)
     protocol, rest, implied = split_remote(whole)
+    if protocol not in EXTRAS and protocol not in _BUILT_IN:
+        implied = {**_read_by_driver(protocol, whole), **implied}
     _prepare(protocol, options)
     fs = _filesystem(protocol, {**implied, **options}, shown=whole)
     with translated(whole):
@@ -172,6 +175,24 @@ def _filesystem(protocol: str, options: dict[str, Any], *, shown: str = "") -> A
             return fsspec.filesystem(protocol, **options)
     except ImportError as error:
         raise _missing(protocol, error) from error
+    except TypeError as error:
+        raise InvalidUriError(
+            f"{redact(shown or protocol)!r} does not say all that the driver of {protocol}:// needs: {error}.",
+            f"fsspec reads its arguments from the environment too, as FSSPEC_{protocol.upper()}_<ARGUMENT>.",
+        ) from error
+
+
+def _read_by_driver(protocol: str, uri: str) -> dict[str, Any]:
+    """Return the arguments that a driver which we know nothing of finds in a URI: ``github://org:repo@ref/path``."""
+    _known(protocol, uri)
+    import fsspec
+
+    try:
+        with translated(uri):
+            driver = fsspec.get_filesystem_class(protocol)
+            return dict(driver._get_kwargs_from_urls(uri))  # noqa: SLF001 - as fsspec.url_to_fs does
+    except ImportError as error:
+        raise _missing(protocol, error) from error
 
 
 def _known(protocol: str, shown: str) -> None:
@@ -179,6 +200,8 @@ def _known(protocol: str, shown: str) -> None:
         return
     if protocol == "modelstore":
         raise InvalidUriError(f"{shown!r} is an object of a registry.", "Ask that registry for it.")
+    if protocol in _NO_STORAGE:
+        raise InvalidUriError(f"{redact(shown)!r} names no storage.", "Name the one that it stands in front of.")
     import fsspec
 
     known = {*_BUILT_IN, *EXTRAS, *fsspec.available_protocols()}
