@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from modelstore.errors import InvalidRequestError, ModelStoreError
+from modelstore.records.literals import literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,14 +120,13 @@ def tag_tokens(words: Sequence[str]) -> list[str] | None:
 
 
 def _listed(text: str) -> list[Any]:
-    import ast
     import json
 
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            value = ast.literal_eval(text)
+            value = literal(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
     if not isinstance(value, list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from modelstore.inspection.bytesource import ByteSource, malformed
 from modelstore.inspection.contents import Inspection, Span, TensorInfo
 from modelstore.inspection.limits import MOST_TENSORS, check_shape
 from modelstore.inspection.zips import Member, prefix_of
+from modelstore.records.literals import literal
 
 __all__ = ["MAGIC", "read", "read_archive"]
 
@@ -77,7 +77,7 @@ def _array(
 
 def _fields(file: str, name: str, text: str) -> dict[str, Any]:
     try:
-        fields = ast.literal_eval(text.strip())
+        fields = literal(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         fields = None
     if (

@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from modelstore import config
 from modelstore.errors import BlobNotFoundError, IntegrityError, ModelStoreError, StorageUnavailableError
@@ -18,6 +18,8 @@ from modelstore.storage.fingerprints import hash_file
 from modelstore.storage.objects import ObjectStore, parse_object_uri, sanitise_filename
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelstore.cache import Cache, CachedFile
     from modelstore.registry.registry import Registry
     from modelstore.registry.relocation import Redirects
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalCopies"]
 
 logger = logging.getLogger("modelstore")
+
+T = TypeVar("T")
 
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -67,6 +71,30 @@ class LocalCopies:
         )
         return record.uri if published is None else self.redirects(record.uri, published[0])
 
+    def read_at_place(self, record: ModelRecord, read: Callable[[str], T]) -> T:
+        """Return what ``read`` returns for the place of a model's weights.
+
+        Where nothing is, whoever published the model may not have known that its place had been moved: then that of
+        the move is tried.
+
+        Args:
+            record: The model.
+            read: Given a logical URI.
+
+        Raises:
+            BlobNotFoundError: The model has no weights, or they are at none of these places.
+        """
+        uri = self.place(record)
+        if uri is None:
+            raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
+        try:
+            return read(uri)
+        except BlobNotFoundError:
+            moved = self.redirects(uri, None) if record.published else uri
+            if moved == uri:
+                raise
+            return read(moved)
+
     def address(self, record: ModelRecord) -> str | None:
         """Return where a model's weights are today, as other programs understand it; None without weights."""
         uri = self.place(record)
@@ -103,10 +131,7 @@ class LocalCopies:
             IntegrityError: They are not what the model says.
             StorageError: They could not be had otherwise.
         """
-        uri = self.place(record)
-        if uri is None:
-            raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
-        path = self._file(record, uri, force=force, verify=verify)
+        path = self.read_at_place(record, lambda uri: self._file(record, uri, force=force, verify=verify))
         unpack = record.package if extract is None else extract
         if not unpack or path.is_dir() or not (record.package or path.name.lower().endswith(_ARCHIVES)):
             return path
@@ -201,19 +226,16 @@ class LocalCopies:
             IntegrityError: The weights that are here are not what the model says, or no archive.
             StorageError: They could not be had otherwise.
         """
-        whole = self._open_whole(record)
+        whole = self.read_at_place(record, lambda uri: self._open_whole(record, uri))
         if member is None:
             return whole
         from modelstore.storage.packages import open_member
 
         return open_member(whole, member)
 
-    def _open_whole(self, record: ModelRecord) -> IO[bytes]:
+    def _open_whole(self, record: ModelRecord, uri: str) -> IO[bytes]:
         from modelstore.storage.blobs import open_file
 
-        uri = self.place(record)
-        if uri is None:
-            raise BlobNotFoundError(f"The model {record.name!r} ({record.id}) has no weights yet")
         if uris.is_local(uri) or uri.startswith("modelstore:"):
             return open_file(self._file(record, uri, force=False, verify=False))
         try:

@@ -28,11 +28,14 @@ def inspect_model(registry: Registry, record: ModelRecord) -> Inspection:
     """
     from modelstore.inspection import inspect_path, inspect_uri
 
-    address = registry.weights.address(record)
-    if address is None:
+    if record.uri is None:
         raise MissingWeightsError(f"The model {record.name!r} ({record.id}) has no weights to look into")
-    path = nearby(registry, record)
-    return inspect_uri(address) if path is None else inspect_path(path, uris.basename(address) or None)
+
+    def look(uri: str) -> Inspection:
+        path, address = _nearby(registry, record, uri), registry.weights.physical(uri)
+        return inspect_uri(address) if path is None else inspect_path(path, uris.basename(address) or None)
+
+    return registry.weights.read_at_place(record, look)
 
 
 def nearby(registry: Registry, record: ModelRecord) -> Path | None:
@@ -43,10 +46,14 @@ def nearby(registry: Registry, record: ModelRecord) -> Path | None:
     Raises:
         BlobNotFoundError: They should be on this machine, and are not.
     """
-    address = registry.weights.address(record)
-    if address is None or record.uri is None:
+    if record.uri is None:
         return None
-    parsed = parse_object_uri(record.uri)
+    return registry.weights.read_at_place(record, lambda uri: _nearby(registry, record, uri))
+
+
+def _nearby(registry: Registry, record: ModelRecord, uri: str) -> Path | None:
+    address = registry.weights.physical(uri)
+    parsed = parse_object_uri(uri)
     local: Path | None
     if parsed is not None:
         path = registry.weights.objects.path(*parsed)

@@ -66,7 +66,8 @@ class Relocation:
 class Redirects:
     """Where the weights of published models were moved, oldest move first: ``redirects.json`` of a registry folder.
 
-    A move is of what was published by then: what is published later at the old place is there.
+    A move is of what was published by then: what is published later at the old place is there. Unless whoever
+    published it, on another machine, did not know of the move; so where there is nothing, the new place is tried.
     Safe for threads and processes: read again when the file has changed, replaced as a whole.
     """
 
@@ -83,18 +84,18 @@ class Redirects:
         """
         return bool(self._read())
 
-    def __call__(self, uri: str, published: str) -> str:
+    def __call__(self, uri: str, published: str | None) -> str:
         """Return where the bytes behind a published URI are today.
 
         Args:
             uri: As it was published.
-            published: Stamp of the publication.
+            published: Stamp of the publication; None to follow all moves.
 
         Raises:
             CorruptRegistryError: The file is damaged.
         """
         for old, new, last in self._read():
-            if published <= last:
+            if published is None or published <= last:
                 uri = relocated(uri, old, new) or uri
         return uri
 
@@ -265,7 +266,7 @@ class _Plan:
             last = last_stamp(connection)
             for move in self.moves:  # what was seen there is expected here
                 connection.execute("UPDATE OR REPLACE verified SET path = ? WHERE path = ?", (move.new, move.old))
-        if last is not None and any(move.kind == "published model" for move in self.moves):
+        if last is not None and any(move.kind.endswith("model") for move in self.moves):
             self._registry.weights.redirects.add(self._old, self._new, last)
         if drafts:
             self._registry.commit(drafts)

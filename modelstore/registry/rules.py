@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modelstore.errors import InvalidConfigurationError, InvalidMetadataError, InvalidRequestError
+from modelstore.records.literals import parse_literal
 from modelstore.records.values import METADATA_TYPES, encode, metadata_type
 
 __all__ = [
@@ -274,7 +275,7 @@ def _container(value: Any, kind: str) -> Any:
         try:
             value = json.loads(value)
         except ValueError:
-            value = ast.literal_eval(_Numbers().visit(ast.parse(value.strip(), mode="eval")))
+            value = ast.literal_eval(_Numbers().visit(parse_literal(value)))
     if kind == "dict":
         if not isinstance(value, dict):
             raise TypeError

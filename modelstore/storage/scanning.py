@@ -8,7 +8,6 @@ all-clear: loaders are more forgiving than the libraries used here.
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
+from modelstore.records.literals import literal
 from modelstore.storage.failures import translated
 from modelstore.storage.imports import Harm, harm_of
 from modelstore.storage.pickles import walk
@@ -318,7 +318,7 @@ def _has_objects(stream: IO[bytes]) -> bool:
     length = int.from_bytes(stream.read(2 if major == 1 else 4), "little")
     if length > _LONGEST_HEADER:
         raise ValueError(f"it claims to be {length} bytes long")
-    header = ast.literal_eval(stream.read(length).decode("utf-8" if major >= 3 else "latin-1").strip())
+    header = literal(stream.read(length).decode("utf-8" if major >= 3 else "latin-1"))
     return _mentions_objects(header["descr"])
 
 

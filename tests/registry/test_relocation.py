@@ -10,6 +10,7 @@ import pytest
 
 from modelstore.errors import BlobNotFoundError, CorruptRegistryError, IntegrityError, InvalidRequestError
 from modelstore.registry import Registry, open_registry
+from modelstore.registry.inspecting import inspect_model
 from modelstore.registry.registration import register_files
 from modelstore.registry.relocation import Redirects, relocate, relocated
 from modelstore.storage.filesystems import open_filesystem
@@ -215,6 +216,37 @@ def test_what_is_published_at_the_old_place_after_a_move_is_read_there(registry:
         found = registry.models.by_uri((place / "w.bin").as_uri())
         assert found is not None
         assert found.name == step
+
+
+def test_what_was_published_elsewhere_by_somebody_who_did_not_know_of_the_move_is_found(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """A laptop was offline while the team moved its bucket; its publication, with the old address, is for good."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "w.npy").write_bytes(npy())
+    model = registry.models.create(name="n", uri=(old / "w.npy").as_uri()).id
+    with Registry(tmp_path / "laptop") as laptop:
+        laptop.ingest([operation for _, operation in registry.operations()])
+        old.rename(new)
+        relocate(registry, str(old), str(new))
+        laptop.models.publish(model)
+        registry.ingest([operation for _, operation in laptop.operations()])
+    record = registry.models.get(model)
+
+    assert (record.published, record.uri) == (True, (old / "w.npy").as_uri())
+    assert bring(registry, model) == npy()
+    with registry.weights.open(record) as stream:
+        assert stream.read() == npy()
+    assert inspect_model(registry, record).parameters == 2
+    old.mkdir()
+    (old / "w.npy").write_bytes(b"published where it says after all")
+    assert bring(registry, model) == b"published where it says after all"
+
+
+def npy() -> bytes:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
 
 
 def test_going_to_and_fro_does_not_multiply_the_former_addresses(registry: Registry) -> None:
