@@ -10,11 +10,10 @@ import atexit
 import importlib
 import logging
 import os
-import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +23,7 @@ from modelstore.errors import UploadError
 if TYPE_CHECKING:
     from modelstore.registry.uploads import Uploads
 
-__all__ = ["is_too_late", "send_in_a_child", "watch"]
+__all__ = ["at_the_end", "is_too_late", "send_in_a_child", "watch"]
 
 logger = logging.getLogger("modelstore")
 
@@ -34,6 +33,13 @@ _SOON_S: Final = 1.0
 _watched: weakref.WeakSet[Uploads] = weakref.WeakSet()
 _lock = threading.Lock()
 _registered = False
+_calls: list[Callable[[], object]] = []
+
+
+def at_the_end(call: Callable[[], object]) -> None:
+    """Have something called when the process ends, also when an interruption cuts its waiting short."""
+    _calls.append(call)
+    atexit.register(call)
 
 
 def watch(uploads: Uploads) -> None:
@@ -49,7 +55,8 @@ def watch(uploads: Uploads) -> None:
     # would close the pools that uploads work with.
     with suppress(RuntimeError):  # the process is ending already
         importlib.import_module("concurrent.futures.thread")
-        threading._register_atexit(_wait)  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+        # Both are private. Where the first is missing, Python's own waiting for threads has to do.
+        getattr(threading, "_register_atexit", atexit.register)(_wait)
 
 
 def is_too_late(error: BaseException) -> bool:
@@ -64,6 +71,8 @@ def is_too_late(error: BaseException) -> bool:
 
 def send_in_a_child(folder: Path, actor: str, uploads: Sequence[int]) -> None:
     """Send uploads from a process of their own, and return when it has ended, well or not."""
+    import subprocess
+
     if not sys.executable:
         return  # embedded: nothing to run
     command = [sys.executable, "-m", "modelstore.registry.ending", str(folder), actor, *map(str, uploads)]
@@ -102,11 +111,17 @@ def _leave() -> None:
         uploads.leave()
     logger.warning("Interrupted; %d unfinished: send them with `modelstore uploads --resume`", left)
     with suppress(KeyboardInterrupt):
-        atexit._run_exitfuncs()  # noqa: SLF001 - tasks are closed there, and others have their own
+        getattr(atexit, "_run_exitfuncs", _call_ours)()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(_INTERRUPTED)
+
+
+def _call_ours() -> None:
+    """Close tasks and write reports, where Python does not let us call everybody's exit handlers."""
+    for call in reversed(_calls):
+        call()
 
 
 def _left() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ import weakref
 from typing import Protocol
 
 from modelstore.errors import ModelStoreError
+from modelstore.registry.ending import at_the_end
 
 __all__ = ["Writer", "watch"]
 
@@ -60,6 +60,6 @@ def _begin_child() -> None:
         writer.after_fork()
 
 
-atexit.register(_write_all)
+at_the_end(_write_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_write_all, after_in_child=_begin_child)

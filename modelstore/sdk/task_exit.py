@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from modelstore.errors import ModelStoreError, TaskNotFoundError
+from modelstore.registry.ending import at_the_end
 from modelstore.sdk._context import state
 
 __all__ = ["watch_exit"]
@@ -56,7 +56,7 @@ def watch_exit() -> None:
 
     sys.excepthook = note
     sys.exit = _noting(leave)
-    atexit.register(_at_exit)
+    at_the_end(_at_exit)
 
 
 def _noting(leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:

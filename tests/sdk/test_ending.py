@@ -36,6 +36,10 @@ _BEGIN = """
     task = Task.init("p", "t")
     OutputModel(task).update_weights("w.pt", upload_uri="out")
 """
+_REPORTING = """
+    other = OutputModel(task, name="reported")
+    other.report_single_value("last", 1.0)
+"""
 
 
 def _child(folder: Path, script: str) -> subprocess.Popen[str]:
@@ -76,6 +80,38 @@ def test_an_interruption_leaves_at_once_and_loses_nothing(tmp_path: Path, regist
     assert task.status in {"completed", "stopped"}
     assert [one.id for one in registry.weights.uploads.resume()] == [upload.id]
     assert Path(str(Model(upload.model).get_local_copy())).read_bytes() == b"weights"
+
+
+def test_an_interruption_does_as_much_where_python_lacks_what_is_private_in_it(
+    tmp_path: Path, registry: Registry
+) -> None:
+    """Tasks are closed and reports written by our own list, should Python's become unreachable."""
+    script = _BEGIN.format(seconds=600) + _REPORTING + "\n    import atexit; del atexit._run_exitfuncs"
+    child = _child(tmp_path, script)
+    assert child.stderr is not None
+    assert child.stderr.readline().startswith("Waiting for 1 upload;")
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=100)
+
+    assert (child.returncode, said.startswith("Interrupted; 1 unfinished")) == (130, True)
+    (task,) = registry.tasks.find()
+    assert task.status in {"completed", "stopped"}
+    (model,) = (one for one in Model.query_models() if one.name == "reported")
+    assert model.get_reported_single_values() == {"last": 1.0}
+
+
+def test_the_end_waits_where_python_lacks_what_is_private_in_it(tmp_path: Path, registry: Registry) -> None:
+    """With its own waiting for threads."""
+    script = "\n    import concurrent.futures.thread, threading; del threading._register_atexit" + _BEGIN.format(
+        seconds=1.5
+    )
+    child = _child(tmp_path, script)
+    _, said = child.communicate(timeout=100)
+
+    assert (child.returncode, said) == (0, "")
+    assert registry.weights.uploads.pending() == []
+    (model,) = Model.query_models()
+    assert Path(str(model.get_local_copy())).read_bytes() == b"weights"
 
 
 def test_a_quick_end_says_nothing(tmp_path: Path) -> None:
