@@ -7,12 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import modelstore
 from modelstore import Model, demo
+from modelstore.sdk import _context
 
 _ROOT = Path(__file__).parent.parent
 
@@ -27,6 +29,13 @@ def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
         timeout=110,
         check=False,
     )
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """The second process of the demonstration works on the default registry; here it is none."""
+    yield
+    _context.forget_default()
 
 
 @pytest.fixture(scope="module")
