@@ -131,10 +131,17 @@ def glance(inspection: Inspection | None) -> dict[str, Any] | None:
 
 def looks(registry: Registry, record: ModelRecord, inside: Inspection | None) -> dict[str, Any]:
     """Return what a model holds and was reported, in a few words."""
+    from modelstore.storage.uris import redact
+
     names = ("title", "series", "points", "last", "last_iteration", "min", "max", "mean")
     found = registry.reports.series(record.id)
     scalars = [{name: encode(getattr(one, name)) for name in names} for one in found]
-    return {"weights": glance(inside), "scalars": scalars}
+    plots = [
+        {name: getattr(one, name) for name in ("title", "series", "kind", "iteration", "name", "size")}
+        | {"url": None if one.url is None else redact(one.url)}
+        for one in registry.reports.plots(record.id)
+    ]
+    return {"weights": glance(inside), "scalars": scalars, "plots": plots}
 
 
 def history_entry(entry: HistoryEntry) -> dict[str, Any]:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from modelstore.records.entities import HistoryEntry, ModelRecord, UploadRecord
+    from modelstore.records.reports import PlotRecord
     from modelstore.registry import Registry
     from modelstore.registry.lookup import Lineage
 
 __all__ = ["get", "history", "show"]
 
 _MOST_SERIES: Final = 60
+_MOST_PLOTS: Final = 40
 
 
 @click.command(short_help="Show everything about one model.")
@@ -69,6 +71,7 @@ def show(
     _print_part("metadata", [(key, f"{plain(i.text)}  ({i.type})") for key, i in sorted(record.metadata.items())])
     _print_part("labels", [(name, str(number)) for name, number in record.labels.items()])
     _print_reports(registry, record)
+    _print_plots(registry, record)
     if inside is not None:
         _print_part(f"inside the weights  ({inside.format})", list(summary(inside)))
     _print_part("lineage", list(_lineage(record, around)))
@@ -102,6 +105,23 @@ def _print_reports(registry: Registry, record: ModelRecord) -> None:
         print_table([Column("  SERIES", least=14), Column("", rank=1), *numbers], rows)
     if len(found) > _MOST_SERIES:
         print_lines([f"  and {len(found) - _MOST_SERIES} more series"])
+
+
+def _print_plots(registry: Registry, record: ModelRecord) -> None:
+    """Say which plots, pictures and files there are, each variant once."""
+    variants: dict[str, list[PlotRecord]] = {}
+    for plot in registry.reports.plots(record.id):
+        variants.setdefault(" / ".join(filter(None, (plot.title, plot.series))), []).append(plot)
+    _print_part("plots", [(name, _described(found)) for name, found in list(variants.items())[:_MOST_PLOTS]])
+    if len(variants) > _MOST_PLOTS:
+        print_lines([f"  and {len(variants) - _MOST_PLOTS} more"])
+
+
+def _described(found: list[PlotRecord]) -> str:
+    kinds = sorted({{"plotly": "plot", "media": "file"}.get(plot.kind, plot.kind) for plot in found})
+    first, last = min(plot.iteration for plot in found), max(plot.iteration for plot in found)
+    when_reported = f"iteration {last}" if first == last else f"iterations {first} to {last}"
+    return f"{', '.join(kinds)}  {when_reported}{f'  ({len(found)})' if len(found) > 1 else ''}"
 
 
 def _facts(record: ModelRecord, uri: str | None) -> Iterator[tuple[str, str]]:

@@ -366,7 +366,7 @@ def test_show_tells_where_a_model_comes_from_and_where_it_went(run: Run, run_jso
     }
     assert run_json("show", "made")["lineage"]["task"] == reference
     assert run_json("show", "made")["lineage"]["parent"] == {"id": base.id, "name": "base"}
-    assert list(shown)[-4:] == ["lineage", "uploads", "weights", "scalars"]
+    assert list(shown)[-4:] == ["uploads", "weights", "scalars", "plots"]
     assert "made by task" in text
     assert "made from model" in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import re
@@ -184,7 +185,8 @@ def _browser() -> str:
 def _dom(page: Path) -> str:
     """Return the page's elements after its scripts have run."""
     command = [
-        _browser(), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=15000",
+        _browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--virtual-time-budget=15000",
         f"--user-data-dir={page.parent}/profile", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
@@ -219,6 +221,58 @@ def test_a_browser_draws_the_page_and_asks_nobody_for_anything(folder: Path) -> 
     assert dom.count("main-svg") >= 2
     assert "plain title</text>" in dom
     assert "cannot be drawn" not in re.sub(r"<script>.*?</script>", "", dom, flags=re.DOTALL)
+    assert asked == {}
+
+
+def test_files_of_strangers_neither_act_nor_fetch(folder: Path) -> None:
+    """Pictures that are programs, pages that were reported as media, names that are markup: kept, shown as what they
+    are, or only named."""
+    model = _model()
+    with http_server() as server:
+        url = server.serve("/picture.png", b"x")
+        act = f"document.title='pwned';new Image().src='{url}'"
+        markup = f"<script>{act}</script><img src='{url}' onerror=\"{act}\"><link rel='stylesheet' href='{url}'>"
+        inside = f"<script>{act}</script><image href='{url}'/>"
+        picture = f"<svg xmlns='http://www.w3.org/2000/svg' onload=\"{act}\">{inside}</svg>"
+        hostile = f'{url}?"><script>{act}</script>'
+        for name, content in (
+            ('a" onerror="document.title=1.svg', picture),
+            ("<script>document.title='pwned'<.svg", picture),
+            ("page.png", markup),
+            ("video.mp4", markup),
+            ("<img src=x>.wav", markup),
+            ("page.html", markup),
+            ("no ending", markup),
+        ):
+            (folder / name).write_text(content)
+            model.report_image(name, "picture", 1, local_path=folder / name)
+            model.report_media(name, markup, 1, local_path=folder / name)
+        model.report_media("page", "stream", 1, stream=io.StringIO(markup), file_extension=".html")
+        for address in (
+            url,
+            hostile,
+            "javascript:document.title='pwned'",
+            "data:text/html,x",
+        ):
+            model.report_image("elsewhere", "by address", 1, url=address)
+            model.report_media(markup, "by address", 1, url=address)
+        page = model.show()
+        elements = _Elements(page.html)
+        (folder / "framed.html").write_text(f"<!DOCTYPE html><title>calm</title>{page._repr_html_()}")
+        page.save(folder / "page.html")
+        doms = [_dom(folder / name) for name in ("page.html", "framed.html")] if find_browser() is not None else []
+        asked = dict(server.requests)
+
+    sources = [attrs["src"] for _, attrs in elements.found if "src" in attrs]
+    assert len(sources) > 5
+    assert all(str(source).startswith(("data:image/", "data:video/", "data:audio/")) for source in sources)
+    assert {attrs.get("href") for tag, attrs in elements.found if tag == "a"} == {
+        url,
+        hostile,
+    }
+    assert not [name for _, attrs in elements.found for name in attrs if name.startswith("on")]
+    assert {"iframe", "object", "embed", "link", "svg"}.isdisjoint(tag for tag, _ in elements.found)
+    assert all("<title>pwned" not in dom for dom in doms)
     assert asked == {}
 
 
@@ -356,9 +410,17 @@ def test_the_commands_write_pages_and_pictures(run: Run, run_json: Json, folder:
     assert (folder / "one.png").read_bytes().startswith(b"\x89PNG")
     assert run_json("compare", "one", "two")["sections"]["single values"][0]["values"] == [0.9, 1.8]
     assert run_json("show", "one")["scalars"][1]["title"] == "loss"
+    model = Model.query_models(model_name="one")[0]
+    for iteration in (1, 5):
+        model.report_scatter2d("errors", "val", [(0.1, 2), (0.4, 3)], iteration=iteration)
+    model.report_image("worst", "val", iteration=5, image=[[0, 255]])
+    assert len(model.get_reported_plots()) == 3  # what is read is written first
     shown = run("show", "one").stdout
     assert "▁" in shown
     assert "loss / train" in shown
+    assert "errors / val  plot  iterations 1 to 5  (2)" in shown
+    assert "worst / val   image  iteration 5" in shown
+    assert [plot["kind"] for plot in run_json("show", "one")["plots"]] == ["plotly", "plotly", "image"]
     run("show", "one", "--png", "missing", folder / "x.png", code=2)
     run("show", "one", "--html", folder / "no" / "such" / "folder.html", code=3)
     assert sorted(path.name for path in folder.glob("*.html")) == ["both.html", "one.html"]

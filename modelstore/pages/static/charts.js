@@ -32,6 +32,12 @@
     for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9 && found.length < 50; n++) found.push(n * step);
     return found;
   };
+  const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
+  const swatch = (tint, dashes) => {
+    let from = 0;
+    const stops = dashes.map((long, n) => `${n % 2 ? "transparent" : tint} ${from}px ${(from += long)}px`);
+    return stops.length ? `repeating-linear-gradient(90deg, ${stops.join(", ")})` : tint;
+  };
   // The first place whose value is not below.
   const place = (values, wanted) => {
     let low = 0, high = values.length;
@@ -209,13 +215,14 @@
 
     stroke(pen, line, x0, x1) {
       const tint = colour("--c" + (line.colour % 8));
-      line.swatch.style.background = tint;
+      const dashes = DASHES[line.dashes % DASHES.length];
+      line.swatch.style.background = swatch(tint, dashes);
       line.tint = tint;
       if (!line.on) return;
       pen.strokeStyle = pen.fillStyle = tint;
       pen.lineWidth = 1.6;
       pen.lineJoin = "round";
-      pen.setLineDash([[], [7, 4], [2, 3], [9, 3, 2, 3]][line.dashes % 4]);
+      pen.setLineDash(dashes);
       const first = Math.max(0, place(line.x, x0) - 1), last = Math.min(line.x.length - 1, place(line.x, x1) + 1);
       const dots = (last - first) * 22 < this.box.right - this.box.left, edges = [];
       let alone = null, going = false;
