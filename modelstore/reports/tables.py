@@ -10,18 +10,19 @@ from typing import Any
 
 from modelstore.errors import InvalidRequestError
 from modelstore.reports import inputs
-from modelstore.reports.figures import Frame
+from modelstore.reports.figures import Frame, merged
 
 __all__ = ["from_csv", "table"]
 
 
-def table(found: Any, frame: Frame) -> dict[str, Any]:
+def table(found: Any, frame: Frame, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a table as a figure.
 
     Args:
         found: Rows, the first of which is the header; or a pandas (or polars) frame, whose index becomes the first
             column unless it only counts; or a dictionary of columns.
         frame: What surrounds it.
+        extra: Entries for the table itself, such as "columnwidth".
 
     Raises:
         InvalidRequestError: It is none of these, or its rows differ in length.
@@ -32,7 +33,7 @@ def table(found: Any, frame: Frame) -> dict[str, Any]:
         "header": {"values": [str(name) for name in header]},
         "cells": {"values": [[_cell(value) for value in column] for column in columns]},
     }
-    return {"data": [trace], "layout": frame.layout()}
+    return {"data": [trace if extra is None else merged(trace, extra, "extra_data")], "layout": frame.layout()}
 
 
 def _frame(found: Any) -> tuple[list[Any], list[list[Any]]]:

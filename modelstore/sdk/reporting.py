@@ -157,16 +157,28 @@ class Reporting:
             InvalidRequestError: An argument is not acceptable; nothing was reported.
             StorageError: What is at ``url`` could not be had.
         """
+        figure = self._table(title, table_plot, csv, url, extra_layout, None)
+        self._report(title, series, iteration, figure)
+
+    def _table(
+        self,
+        title: str,
+        rows: Any,
+        csv: str | None,
+        url: str | None,
+        extra_layout: Mapping[str, Any] | None,
+        extra_data: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
         from modelstore.reports.figures import Frame
         from modelstore.reports.tables import from_csv, table
         from modelstore.sdk.storage_manager import fetch
 
-        if sum(given is not None for given in (table_plot, csv, url)) != 1:
+        if sum(given is not None for given in (rows, csv, url)) != 1:
             raise InvalidRequestError("Exactly one of table_plot, csv and url must be given")
         if url is not None:
             csv = fetch(self._home(), url, force=True)
-        found = table_plot if csv is None else from_csv(csv)
-        self._report(title, series, iteration, table(found, Frame(title, extra=extra_layout)))
+        found = rows if csv is None else from_csv(csv)
+        return table(found, Frame(title, extra=extra_layout), extra_data)
 
     def report_line_plot(
         self,

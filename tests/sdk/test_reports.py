@@ -196,6 +196,26 @@ def test_what_is_reported_through_a_logger_belongs_to_the_task(task: Task, model
     assert task.get_last_scalar_metrics()["train"]["loss"]["last"] == 0.5
 
 
+def test_a_logger_has_what_only_loggers_have(task: Task) -> None:
+    """Widths of columns, the class of lines, and settings that change nothing here."""
+    logger = task.get_logger()
+    logger.report_table("t", "s", table_plot=[["a", "b"], [1, 2]], extra_data={"columnwidth": [2, 1]})
+    logger.report_line_plot("l", [logger.SeriesInfo("one", [(1, 2)])], "x", "y")
+    logger.set_flush_period(30.0)
+    Logger.set_reporting_nan_value(0.0)
+    logger.set_default_upload_destination("s3://bucket/samples")
+    logger.report_scalar("a", "b", NAN, 1)
+
+    figures = {plot["metric"]: json.loads(plot["plot_str"]) for plot in task.get_reported_plots()}
+    assert figures["t"]["data"][0]["columnwidth"] == [2, 1]
+    assert figures["l"]["data"][0]["name"] == "one"
+    assert math.isnan(task.get_reported_scalars()["a"]["b"]["y"][0])
+    assert (logger.get_flush_period(), logger.get_default_upload_destination()) == (
+        1.0,
+        task._registry.folder.as_uri(),
+    )
+
+
 def test_a_frame_has_a_row_a_point(model: OutputModel) -> None:
     """Single values apart, with times in UTC."""
     pytest.importorskip("pandas")

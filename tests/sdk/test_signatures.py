@@ -1,7 +1,7 @@
 """Every class has ClearML's methods and properties, with its parameters in its order and with its defaults.
 
-The table in tests/data/clearml_signatures.json was written down from the `inspect.signature` of ClearML 2.1.12. Reports
-and what has to do with agents, queues, artifacts and console capture are not in it.
+The table in tests/data/clearml_signatures.json was written down from the `inspect.signature` of ClearML 2.1.12. What
+has to do with agents, queues, artifacts and console capture is not in it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
         KEPT,
     ),
     ("OutputModel", "connect"): ("(self, task, name=None, ignore_remote_overrides=False)", "what **kwargs stands for"),
+    ("Logger", "report_scatter2d"): (
+        CLEARML["OutputModel"]["report_scatter2d"],
+        '"line" and "lines" mean the same here, and one method serves models and loggers',
+    ),
     ("OutputModel", "framework"): ("property rw", "a guess can be put right"),
     ("Model", "publish"): ("(self, *, require_weights=True)", MORE),
     ("InputModel", "publish"): ("(self, *, require_weights=True)", MORE),

@@ -712,8 +712,10 @@ def test_the_logger_says_things(task: Task, capsys: pytest.CaptureFixture[str]) 
     """What ClearML's model examples call."""
     task.get_logger().report_text("hello")
     Logger.current_logger().report_text("quiet", print_console=False)  # type: ignore[union-attr]
+    task.get_logger().report_text("%d of %s", 20, True, 3, "four")
+    task.get_logger().report_text("100 %", 20, True)
 
-    assert capsys.readouterr().out == "hello\n"
+    assert capsys.readouterr().out == "hello\n3 of four\n100 %\n"
     assert task.get_logger().flush(wait=True) is True
     assert task.flush(wait_for_uploads=True) is True
 
