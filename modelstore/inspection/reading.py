@@ -99,6 +99,11 @@ def _archive(source: ByteSource) -> Inspection | None:
         return torch_files.read(source, members, pickle)
     if members and all(name.endswith(".npy") for name in members):
         return numpy_files.read_archive(source, members)
+    if any(name.rpartition("/")[2] == "archive_format" for name in members):
+        raise UnreadableWeightsError(
+            f"{source.name!r:.200} is a program that torch.export wrote, whose weights lie in it without their shapes",
+            "Save its state_dict() to look into it.",
+        )
     return None
 
 

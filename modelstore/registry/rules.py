@@ -65,7 +65,7 @@ def check_number(what: str, value: Any) -> float:
         InvalidRequestError: It is none.
     """
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)  # PyTorch warns of what is part of a graph
     except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor of several is a RuntimeError
         raise InvalidRequestError(f"The {what} must be a number, not {value!r:.80}") from None
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from modelstore.errors import InvalidRequestError
 
-__all__ = ["matrix", "names", "nested", "pairs", "plain", "vectors"]
+__all__ = ["matrix", "names", "nested", "pairs", "plain", "tensor", "vectors"]
+
+_ONLY_OF_TORCH: Final = ("torch.bfloat16", "torch.float8")
 
 
 def plain(value: Any) -> Any:
     """Return arrays, tensors, frames and other sequences as lists of lists; everything else as it is."""
-    if hasattr(value, "detach"):  # a tensor of torch, which may be on another device and part of a graph
-        value = value.detach()
-        value = value.cpu() if hasattr(value, "cpu") else value
-        value = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
+    if hasattr(value, "detach"):
+        value = tensor(value)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
     elif hasattr(value, "numpy") and not hasattr(value, "tolist"):  # TensorFlow
@@ -27,6 +27,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(inner) for inner in value]
     return value
+
+
+def tensor(value: Any) -> Any:
+    """Return a tensor of torch's as one that is here: out of its graph and device, dense, of a type that lists have.
+
+    Raises:
+        InvalidRequestError: It has no values.
+    """
+    try:
+        value = value.detach()
+        if getattr(value, "is_quantized", False):
+            value = value.dequantize()
+        if "strided" not in str(getattr(value, "layout", "strided")):
+            value = value.to_dense()
+        value = value.cpu() if hasattr(value, "cpu") else value
+        return value.float() if str(getattr(value, "dtype", "")).startswith(_ONLY_OF_TORCH) else value
+    except RuntimeError as error:  # on no device, for one
+        raise InvalidRequestError(f"The values of the tensor cannot be read: {error!s:.200}") from error
 
 
 def nested(value: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any, Final
 
 from modelstore.errors import InvalidRequestError
@@ -36,7 +37,9 @@ def png(image: Any) -> bytes:
         )
         return buffer.getvalue()
     if hasattr(image, "detach"):
-        image = image.detach().cpu().numpy()
+        image = inputs.tensor(image)
+        with suppress(RuntimeError):  # without NumPy, by way of lists
+            image = image.numpy()
     rows, channels = _array(image) if hasattr(image, "__array_interface__") else _pixels(inputs.plain(image))
     width = len(rows[0]) // channels
     body = zlib.compress(b"".join(b"\0" + row for row in rows), 6)

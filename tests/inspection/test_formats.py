@@ -209,6 +209,17 @@ def test_pytorch_itself_agrees(tmp_path: Path) -> None:
     }
 
 
+def test_an_exported_program_is_not_taken_for_a_package(tmp_path: Path) -> None:
+    """Its example inputs are a file of PyTorch's, and no weights."""
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr("a/archive_format", "pt2")
+        archive.writestr("a/data/weights/weight_0", bytes(48))
+        archive.write(_TORCH / "state.pt", "a/data/sample_inputs/model.pt")
+
+    with pytest.raises(UnreadableWeightsError, match=r"torch\.export"):
+        inspect_path(tmp_path / "a.pt2")
+
+
 def test_a_package_and_a_folder_show_the_files_in_them(tmp_path: Path) -> None:
     """Sharded models are one model; what is no weights is named."""
     folder = tmp_path / "parts"
