@@ -65,7 +65,7 @@ def reporting(arena: Arena) -> Outcome:
     notes = [
         f"{many:,} points of one series in a loop, {few:,} with log_metric; then what was not written yet is flushed.",
         "modelstore flushes to the disk (fsync); tensorboardX hands its file to the system, and one series is one tag.",
-        "mlflow commits each point, and reads it back for its latest value.",
+        "mlflow commits each call, and reads and updates the row of the metric's latest value in it.",
     ]
     return Outcome("Report scalars", list(series.values()), bars, notes)
 
@@ -92,7 +92,7 @@ def reading(arena: Arena) -> Outcome:
         Bar("mlflow's get_metric_history / modelstore", _ratio(series.get("mlflow"), ours), 10, at_least=True),
     ]
     scaled = f"mlflow reads {theirs:,}, and its time is multiplied: filling it with all takes longer than all else here"
-    stored = f"The registry takes {size / count:.1f} bytes a point, journal and index"
+    stored = f"The registry takes {size / count:.1f} bytes a point, journal and index, of values that grow evenly"
     notes = [
         f"{count:,} points of iteration, value and time. {scaled}.",
         f"{stored}; reporting them took {memory:.0f} MiB of memory over the baseline.",
