@@ -7,11 +7,15 @@ SQLite has locks of its own that belong to the whole process. A child that is fo
 them (it opens a connection, say, because a background upload begins) would wait for ever in its first use of SQLite.
 So a fork first waits until no thread is inside SQLite, and no thread enters while the process is being forked. It waits
 a second at the most: a thread that SQLite lets wait for another process's transaction holds none of those locks.
+
+The same goes for modules that are loaded at their first use: a child cannot import what another thread was importing
+when it was forked. So a fork also waits, as long, until no thread is at it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -31,6 +35,8 @@ MINIMUM_VERSION = (3, 37, 0)
 """STRICT tables came with this version of SQLite."""
 
 _FORK_WAIT_S: Final = 1.0
+_FORK_PAUSE_S: Final = 0.001
+_LOADED_LATE: Final = ("modelstore", "adlfs", "filelock", "fsspec", "gcsfs", "numpy", "s3fs", "sqlite_utils", "sshfs")
 _READ_AHEAD: Final = 50
 
 _opening = threading.RLock()  # reentrant: collecting garbage while one is opened may close another
@@ -136,8 +142,20 @@ class _Holding(threading.local):
 _holding = _Holding()
 
 
+def _importing() -> bool:
+    """Tell whether a module that we load at first use is half loaded."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _LOADED_LATE and getattr(
+            getattr(module, "__spec__", None), "_initializing", False
+        ):
+            return True
+    return False
+
+
 def _before_fork() -> None:
     deadline = time.monotonic() + _FORK_WAIT_S
+    while threading.active_count() > 1 and _importing() and time.monotonic() < deadline:
+        time.sleep(_FORK_PAUSE_S)
     held = _holding.locks
     if _opening.acquire(timeout=_FORK_WAIT_S):
         held.append(_opening)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -303,6 +305,31 @@ def test_two_threads_that_fork_at_once_let_go_of_their_own_locks_only() -> None:
     assert connection.inside.acquire(timeout=1)
     connection.inside.release()
     connection.close()
+
+
+def test_a_child_can_import_what_another_thread_was_importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of a half loaded module is held for ever in a child: a background upload that begins loads several."""
+    (tmp_path / "loaded_late.py").write_text("import time\nbegun = True\ntime.sleep(0.3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(driver_module, "_LOADED_LATE", ("loaded_late",))
+    monkeypatch.setattr(driver_module, "_FORK_WAIT_S", 60.0)
+    thread = threading.Thread(target=importlib.import_module, args=("loaded_late",))
+    thread.start()
+    while not hasattr(sys.modules.get("loaded_late"), "begun"):
+        time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)
+            importlib.import_module("loaded_late")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    thread.join()
+    del sys.modules["loaded_late"]
+
+    assert status == 0
 
 
 def test_a_closed_registry_says_so(tmp_path: Path) -> None:
