@@ -25,6 +25,7 @@ DURABLE = "modelstore, verified and flushed"
 BARE = "bare ranged requests into a file"
 STREAM = "one plain stream into a file"
 HASH = "sha256 alone"
+COPY = "cp, from folder to folder"
 SLOWER = "the slower of bare ranged requests and sha256"
 SLOWER_STREAM = "the slower of one plain stream and sha256"
 S3_PEERS = {"s3fs": "transfer", "obstore": "transfer", "boto3": "aws"}
@@ -141,8 +142,23 @@ def _write_random(path: Path, mib: int) -> None:
             file.write(number.to_bytes(8, "big") + block[8:])
 
 
+def _cp(field: Field, *, flush: bool = False) -> Callable[[], float]:
+    """Return a job that copies the object's file with ``cp``: neither a network nor a server is in it."""
+    target = field.home / "cp.bin"
+
+    def copy() -> float:
+        settle()
+        commands = [["cp", str(field.source), str(target)]] + [["sync", str(target)]] * flush
+        seconds = sum(run_process(command, os.environ, field.home)[0] for command in commands)
+        field.check(target)
+        return seconds
+
+    return copy
+
+
 def _limits(field: Field) -> dict[str, Callable[[], float]]:
-    return {
+    nearby = {} if field.slow else {COPY: _cp(field)}
+    return nearby | {
         BARE: partial(
             field.get, BARE, "ranges", url=field.http(), connections=field.connections, part_bytes=field.part_bytes
         ),
@@ -289,6 +305,7 @@ def flushed(arena: Arena) -> Outcome:
         contenders: dict[str, Callable[[], float]] = {
             DURABLE: lambda: field.get(DURABLE, "write_through", uri=f"{field.http()}?{next(numbers)}"),
             BARE: partial(field.get, BARE, "ranges", url=field.http(), connections=2, part_bytes=16 * MIB, flush=True),
+            f"{COPY}, and sync": _cp(field, flush=True),
         }
         series = field.series(contenders, 5)
         bars = [Bar("modelstore / bare ranged requests, flushed", _ratio(series[DURABLE], series[BARE]), 1.15)]
