@@ -25,6 +25,7 @@ from modelstore.cli import (
     scanning,
     showing,
     syncing,
+    upkeep,
 )
 from modelstore.cli.output import plain, utf8_or_escaped
 from modelstore.cli.session import registry_option
@@ -62,7 +63,15 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         syncing.conflicts,
         syncing.resolve,
     ),
-    "Registry": (keeping.demo, keeping.where, keeping.doctor, keeping.rebuild, keeping.completion),
+    "Registry": (
+        keeping.demo,
+        keeping.where,
+        keeping.doctor,
+        upkeep.fsck,
+        upkeep.gc,
+        keeping.rebuild,
+        keeping.completion,
+    ),
 }
 
 _EPILOG: Final = """\

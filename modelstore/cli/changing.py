@@ -308,4 +308,4 @@ def restore(context: click.Context, models: tuple[str, ...], as_json: bool) -> N
     _changed(context, models, change, "restored", as_json, which="removed")
     for record, whole in restored:
         if not whole:
-            note(f"the weights of {record.name!r} ({record.id}) were freed when it was removed, and are gone")
+            note(f"the weights of {record.name!r} ({record.id}) were freed, and are gone")

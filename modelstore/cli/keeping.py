@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelstore.registry import Registry
     from modelstore.registry.doctor import Finding
 
-__all__ = ["completion", "demo", "doctor", "rebuild", "uploads", "where"]
+__all__ = ["completion", "demo", "doctor", "print_finding", "rebuild", "uploads", "where"]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -130,19 +130,20 @@ def doctor(context: click.Context, deep: bool, as_json: bool) -> None:
     registry = session_of(context).open(context)
     findings = registry.check(deep=deep)
     if as_json:
-        print_json([{"severity": f.severity, "what": f.what, "means": f.means, "todo": f.todo} for f in findings])
+        print_json([records.finding(one) for one in findings])
     elif not findings:
         print_lines(
             [f"Nothing is wrong with {registry.folder}" + ("" if deep else "; --deep reads every byte as well")]
         )
     else:
         for finding in findings:
-            _print_finding(finding)
+            print_finding(finding)
     if any(finding.severity == "error" for finding in findings):
         context.exit(DAMAGED)
 
 
-def _print_finding(finding: Finding) -> None:
+def print_finding(finding: Finding) -> None:
+    """Print what is wrong, what it means and what to do."""
     severity = styled(finding.severity, _COLOURS[finding.severity])
     print_lines([f"{severity}: {plain(finding.what)}", f"  {plain(finding.means)}", f"  {plain(finding.todo)}"])
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     TextType = click.ParamType[str]
     NumberType = click.ParamType[int]
+    TimeType = click.ParamType[float]
 else:
-    TextType = NumberType = click.ParamType  # generic in recent versions only
+    TextType = NumberType = TimeType = click.ParamType  # generic in recent versions only
 
-__all__ = ["BYTES", "MODEL", "ModelName", "pairs", "tag_tokens", "typed"]
+__all__ = ["BYTES", "DURATION", "MODEL", "ModelName", "pairs", "tag_tokens", "typed"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgtp])(i?)b?|b)?", re.IGNORECASE)
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE)
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _OFFERED: Final = 50
 
 
@@ -67,6 +70,24 @@ class _Bytes(NumberType):
 
 
 BYTES: Final = _Bytes()
+
+
+class _Duration(TimeType):
+    """A length of time: `90`, `15m`, `24h`, `30d`, `2w`; in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = _TIME.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no length of time; write 90s, 15m, 24h or 30d", param, ctx)
+        return float(match[1]) * _SECONDS[match[2].lower()]
+
+
+DURATION: Final = _Duration()
 
 
 def pairs(words: Iterable[str], what: str) -> dict[str, str]:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from modelstore.inspection import Inspection
     from modelstore.records.entities import HistoryEntry, ModelRecord, ProjectRecord, TaskRecord, UploadRecord
     from modelstore.registry import Registry
+    from modelstore.registry.checks import Finding
     from modelstore.registry.lookup import Lineage
 
 __all__ = [
+    "finding",
     "glance",
     "history_entry",
     "iso",
@@ -41,6 +43,11 @@ def model(registry: Registry, record: ModelRecord) -> dict[str, Any]:
     from modelstore.sdk.model import model_to_dict
 
     return model_to_dict(record, registry.weights.address(record))
+
+
+def finding(one: Finding) -> dict[str, Any]:
+    """Return something that deserves attention."""
+    return {"severity": one.severity, "what": one.what, "means": one.means, "todo": one.todo}
 
 
 def model_reference(record: ModelRecord) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from typing import Any, Final, Protocol
 
 from modelstore.records.operations import Operation
 
-__all__ = ["append", "between", "contains", "count", "get", "last_stamp", "of_entity", "operation_from_row", "read"]
+__all__ = [
+    "append",
+    "between",
+    "contains",
+    "count",
+    "get",
+    "last_stamp",
+    "of_entity",
+    "operation_from_row",
+    "read",
+    "rows",
+]
 
 _COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"
 
@@ -81,11 +92,15 @@ def read(connection: Connection, after: int = 0, limit: int | None = None) -> It
         after: Start behind this sequence number; 0 starts at the beginning.
         limit: At most so many; None for all.
     """
-    rows = connection.execute(
+    for row in rows(connection, after, limit):
+        yield row[0], operation_from_row(row)
+
+
+def rows(connection: Connection, after: int = 0, limit: int | None = None) -> Iterator[Any]:
+    """Yield operations as `read` does, as rows that `operation_from_row` may find unreadable."""
+    yield from connection.execute(
         f"SELECT {_COLUMNS} FROM ops WHERE seq > ? ORDER BY seq LIMIT ?", (after, -1 if limit is None else limit)
     )
-    for row in rows:
-        yield row[0], operation_from_row(row)
 
 
 def get(connection: Connection, stamp: str) -> Operation | None:

@@ -28,11 +28,11 @@ from modelstore.index.ingest import Ingested, append_own, ingest, rebuild
 from modelstore.journal import Draft, seal
 from modelstore.records.operations import Action, EntityKind, Operation
 from modelstore.registry import mounts
+from modelstore.registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
     from modelstore.registry.conflicts import Conflicts
-    from modelstore.registry.doctor import Finding
     from modelstore.registry.models import Models
     from modelstore.registry.remotes import Remotes
     from modelstore.registry.reports import Reports
@@ -59,7 +59,7 @@ class _Batch:
     size: int = 0
 
 
-class Registry:
+class Registry(Upkeep):
     """A model registry in a folder of this machine.
 
     Safe to use from any number of threads and processes at once; a process that dies at any point leaves each change
@@ -382,16 +382,6 @@ class Registry:
 
         self.flush_reports()
         return select(self.database, statement)
-
-    def check(self, *, deep: bool = False) -> list[Finding]:
-        """Look for what is wrong with this registry; an empty list means nothing is.
-
-        Args:
-            deep: Read every stored byte and fold the whole journal for comparison.
-        """
-        from modelstore.registry.doctor import examine
-
-        return examine(self, deep=deep)
 
     # -- end -------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from modelstore.storage.failures import translated
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
+    from modelstore.storage.fingerprints import Fingerprint
 
 __all__ = ["Owner", "Place", "Reports"]
 
@@ -188,20 +189,29 @@ class Reports:
         """
         self._check(*place[:4])
         _checked_iteration(place.iteration)
-        objects = self._registry.weights.objects
-        if isinstance(content, bytes):
-            source = objects.temporary()
-            try:
-                with translated(source, writing=True):
-                    source.write_bytes(content)
-                snapshot, fingerprint = objects.snapshot(source)
-            finally:
-                source.unlink(missing_ok=True)
-        else:
-            snapshot, fingerprint = objects.snapshot(content)
-        objects.put(snapshot, fingerprint, name)
+        fingerprint = self._stored(content, name)
         stored = {"kind": what, "digest": fingerprint.digest, "size": fingerprint.size, "name": name}
         self._plot(place, stored)
+
+    def _stored(self, content: bytes | str | os.PathLike[str], name: str) -> Fingerprint:
+        objects = self._registry.weights.objects
+        while True:
+            if isinstance(content, bytes):
+                source = objects.temporary()
+                try:
+                    with translated(source, writing=True):
+                        source.write_bytes(content)
+                    snapshot, fingerprint = objects.snapshot(source)
+                finally:
+                    source.unlink(missing_ok=True)
+            else:
+                snapshot, fingerprint = objects.snapshot(content)
+            objects.put(snapshot, fingerprint, name)
+            with self._database.write():
+                # What is here now was touched just now, so a collection, which works in transactions, spares it
+                # until the report is written. It is not here when one took old garbage of the same bytes away.
+                if objects.path(fingerprint.digest, name).exists():
+                    return fingerprint
 
     def address(self, place: Place, what: Literal["image", "media"], url: str) -> None:
         """Add a picture or another file that is kept elsewhere."""

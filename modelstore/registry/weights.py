@@ -19,6 +19,7 @@ from modelstore.errors import (
 )
 from modelstore.records.entities import ModelRecord
 from modelstore.registry.copies import LocalCopies
+from modelstore.registry.references import is_used
 from modelstore.registry.sources import Source
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Fingerprint
@@ -273,20 +274,18 @@ class Weights(LocalCopies):
         if parsed is None:
             return 0
         digest = parsed[0]
-        address = f"modelstore://{digest.replace(':', '/')}/"
         with self._registry.database.write() as connection:
-            used = connection.execute(
-                "SELECT 1 FROM models WHERE uri >= ? AND uri < ? AND state <> 2"
-                " UNION ALL SELECT 1 FROM plots WHERE digest = ? LIMIT 1",
-                (address, address[:-1] + "0", digest),
-            ).fetchone()  # "0" follows "/": all names of this content
-            if used is not None:
+            if is_used(self._registry, digest):
                 return 0
-            for path in list(self._seen):
-                if digest.removeprefix("sha256:") in path:
-                    self._seen.pop(path, None)
+            self.forget(digest)
             connection.execute("DELETE FROM verified WHERE digest = ?", (digest,))
             return self.objects.remove(digest)
+
+    def forget(self, digest: str) -> None:
+        """Let this process remember nothing of an object that is about to be deleted."""
+        for path in list(self._seen):
+            if digest.removeprefix("sha256:") in path:
+                self._seen.pop(path, None)
 
     def close(self) -> None:
         """Wait for uploads and let the cache go."""

@@ -25,6 +25,7 @@ from modelstore.storage.uris import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+from contextlib import suppress
 
 __all__ = [
     "ObjectStore",
@@ -135,7 +136,10 @@ class ObjectStore:
                         raise
             sys.audit("modelstore.step", "objects.put.4")
             if durable:
-                self._sync(folder)
+                # Gone when it was garbage before and has just been collected: whoever is about to refer to an object
+                # looks for it in his transaction.
+                with suppress(FileNotFoundError):
+                    self._sync(folder)
         return object_uri(fingerprint.digest, name)
 
     def path(self, digest: str, filename: str) -> Path:
@@ -213,6 +217,13 @@ class ObjectStore:
                         continue
                     paths = self._paths(name)
                     yield StoredObject(f"sha256:{name}", tuple(paths), _size(paths), changed_at)
+
+    def changed_at(self, digest: str) -> float | None:
+        """Return when an object was last stored, seconds since 1970; None when there is none."""
+        try:
+            return os.stat(self._folder(_hex(digest))).st_mtime
+        except FileNotFoundError:
+            return None
 
     def clean(self, older_than_s: float = 86_400.0) -> int:
         """Delete snapshots that killed processes left, and return the bytes freed.

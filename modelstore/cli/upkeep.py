@@ -1,0 +1,100 @@
+"""Commands that keep a registry in order: `fsck`, `gc`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelstore.cli import records
+from modelstore.cli.failures import DAMAGED
+from modelstore.cli.keeping import print_finding
+from modelstore.cli.output import plain, print_json, print_lines, size
+from modelstore.cli.params import DURATION
+from modelstore.cli.session import json_option, registry_option, session_of
+
+if TYPE_CHECKING:
+    from modelstore.registry.gc import Collection
+
+__all__ = ["fsck", "gc"]
+
+
+@click.command(short_help="Check everything, and repair what can be.")
+@click.option("--deep", is_flag=True, help="Read every stored byte as well.")
+@click.option("--repair", is_flag=True, help="Repair the index, and bring missing and damaged objects back.")
+@json_option
+@registry_option
+@click.pass_context
+def fsck(context: click.Context, deep: bool, repair: bool, as_json: bool) -> None:
+    """Check the database, every operation of the journal, the index against the journal, and the stored objects.
+
+    --repair makes the index anew where it is wrong. Objects that are missing or damaged are brought back from
+    unfinished uploads, the cache, other addresses of the same bytes, and remotes. Damaged bytes are moved to the
+    registry's quarantine folder; nothing is deleted. What could not be repaired is listed.
+
+    Exits with 4 when something is, or stays, damaged or lost.
+    """
+    registry = session_of(context).open(context)
+    checkup = registry.fsck(deep=deep, repair=repair)
+    if as_json:
+        print_json(
+            {
+                "operations": checkup.operations,
+                "objects": checkup.objects,
+                "repaired": checkup.repaired,
+                "findings": [records.finding(one) for one in checkup.findings],
+            }
+        )
+    else:
+        print_lines(f"repaired: {plain(one)}" for one in checkup.repaired)
+        for finding in checkup.findings:
+            print_finding(finding)
+        verdict = "something is damaged or lost" if checkup.damaged else "nothing is damaged"
+        print_lines([f"{checkup.operations:,} operations and {checkup.objects:,} objects checked: {verdict}"])
+    if checkup.damaged:
+        context.exit(DAMAGED)
+
+
+@click.command(short_help="Delete stored bytes that nothing refers to.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--grace", type=DURATION, default="24h", show_default=True, help="Spare what was stored so recently.")
+@click.option(
+    "--keep-former",
+    type=DURATION,
+    default="30d",
+    show_default=True,
+    help="Spare bytes of removed models, and bytes that newer ones replaced, so long after that.",
+)
+@json_option
+@registry_option
+@click.pass_context
+def gc(context: click.Context, dry_run: bool, grace: float, keep_former: float, as_json: bool) -> None:
+    r"""Delete stored bytes that no model and no plot refers to, and what killed processes left unfinished.
+
+    Others may go on using the registry: what was stored or touched within --grace is left alone. Within --keep-former,
+    `restore` brings removed models back whole. Files and objects outside the registry are never deleted.
+
+    \b
+    Example:
+      modelstore gc --keep-former 0 --dry-run
+    """
+    registry = session_of(context).open(context)
+    found = registry.gc(grace_s=grace, keep_former_s=keep_former, dry_run=dry_run)
+    print_json(_collection(found)) if as_json else _print_collection(found)
+
+
+def _collection(found: Collection) -> dict[str, Any]:
+    return asdict(found) | {"garbage": [asdict(one) for one in found.garbage]}
+
+
+def _print_collection(found: Collection) -> None:
+    delete, free = ("would delete", "would free") if found.dry_run else ("deleted", "freed")
+    print_lines(f"{delete} {plain(one.what)}  {size(one.size)}  ({one.why})" for one in found.garbage)
+    both = ((found.kept_young, "stored lately"), (found.kept_former, "of removed models or former weights"))
+    kept = [
+        f"{kept.objects:,} {'object' if kept.objects == 1 else 'objects'} ({size(kept.bytes)}) {why}"
+        for kept, why in both
+        if kept.objects
+    ]
+    print_lines([f"{free} {size(found.freed_bytes)}" + (f"; kept {' and '.join(kept)}" if kept else "")])

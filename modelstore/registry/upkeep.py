@@ -1,0 +1,66 @@
+"""What keeps a registry in order; the half of `Registry` that people call now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from modelstore.registry.checks import Finding
+    from modelstore.registry.fsck import Checkup
+    from modelstore.registry.gc import Collection
+    from modelstore.registry.registry import Registry
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep:
+    """Checking, repairing and freeing; see `modelstore.registry.registry.Registry`."""
+
+    __slots__ = ()
+
+    @property
+    def _registry(self) -> Registry:
+        return cast("Registry", self)
+
+    def check(self, *, deep: bool = False) -> list[Finding]:
+        """Look for what is wrong with this registry; an empty list means nothing is.
+
+        Args:
+            deep: Read every stored byte and fold the whole journal for comparison.
+        """
+        from modelstore.registry.doctor import examine
+
+        return examine(self._registry, deep=deep)
+
+    def fsck(self, *, deep: bool = False, repair: bool = False) -> Checkup:
+        """Check the journal, operation by operation, the index against it, and the objects; and repair them.
+
+        Args:
+            deep: Read every stored byte.
+            repair: Make the index anew where it is wrong, and bring objects back from the cache, from other addresses
+                of the same bytes and from remotes. Damaged bytes are put aside, never deleted.
+
+        Raises:
+            ReadOnlyRegistryError: It is to be repaired and cannot be written.
+        """
+        from modelstore.registry.fsck import fsck
+
+        return fsck(self._registry, deep=deep, repair=repair)
+
+    def gc(self, *, grace_s: float = 86_400.0, keep_former_s: float = 2_592_000.0, dry_run: bool = False) -> Collection:
+        """Delete stored bytes that nothing refers to any more; others may go on using the registry.
+
+        Args:
+            grace_s: Spare what was stored or touched within so many seconds (a day): a process may be about to refer
+                to it.
+            keep_former_s: Spare bytes of removed models, and bytes that newer ones replaced, for so many seconds (30
+                days) after that; until then a restoration brings them back.
+            dry_run: Only say what would go.
+
+        Raises:
+            InvalidRequestError: A time is negative or none.
+            ReadOnlyRegistryError: The registry cannot be written.
+        """
+        from modelstore.registry.gc import collect
+
+        return collect(self._registry, grace_s=grace_s, keep_former_s=keep_former_s, dry_run=dry_run)

@@ -1,0 +1,70 @@
+"""`fsck`, `gc`: the commands that keep a registry in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Json, Run
+from tests.registry.keeping import object_files
+
+
+@pytest.fixture
+def registry_folder(tmp_path: Path) -> Path:
+    """Where the registry of these tests is."""
+    return tmp_path / "modelstore-home" / "registry"
+
+
+def test_fsck_counts_what_it_checked(run: Run, run_json: Json, register: Callable[..., str], weights: Path) -> None:
+    """And says that nothing is damaged."""
+    register(weights)
+
+    assert run("fsck", "--deep").stdout == "1 operations and 1 objects checked: nothing is damaged\n"
+    assert run_json("fsck") == {"operations": 1, "objects": 1, "repaired": [], "findings": []}
+
+
+def test_fsck_fails_on_damage_and_says_what_it_repaired(
+    run: Run, run_json: Json, register: Callable[..., str], weights: Path, tmp_path: Path, registry_folder: Path
+) -> None:
+    """For whoever runs it every night."""
+    register(weights)
+    (stored,) = object_files(registry_folder)
+    stored.unlink()
+    (finding,) = run_json("fsck", code=4)["findings"]
+    lost = run("fsck", "--repair", code=4).stdout
+    run("register", weights, "--name", "copy", "--destination", tmp_path / "share")
+    found = run("fsck", "--repair").stdout
+
+    assert finding["severity"] == "error"
+    assert finding["todo"] in lost
+    assert lost.endswith("something is damaged or lost\n")
+    assert found.startswith("repaired: brought sha256:")
+    assert stored.read_bytes() == weights.read_bytes()
+
+
+def test_gc_says_what_goes_and_what_stays(
+    run: Run, run_json: Json, register: Callable[..., str], weights: Path
+) -> None:
+    """Bytes of a removed model stay for a while."""
+    register(weights)
+    run("rm", "net", "--keep-weights")
+    young = run("gc").stdout
+    former = run("gc", "--grace", "0").stdout
+    told = run_json("gc", "--grace", "0", "--keep-former", "0s", "--dry-run")
+    done = run_json("gc", "--grace", "0", "--keep-former", "0")
+
+    assert young == "freed 0 B; kept 1 object (22 B) stored lately\n"
+    assert former == "freed 0 B; kept 1 object (22 B) of removed models or former weights\n"
+    assert told.pop("dry_run")
+    assert not done.pop("dry_run")
+    assert told == done
+    assert [one["why"] for one in done["garbage"]] == ["former"]
+    assert "were freed, and are gone" in run("restore", "net").stderr
+
+
+def test_lengths_of_time_that_are_none_are_refused(run: Run) -> None:
+    """Before anything is looked at."""
+    for wrong in ("soon", "-1d", "1y", ""):
+        assert "no length of time" in run("gc", "--grace", wrong, code=2).stderr
