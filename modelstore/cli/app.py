@@ -53,6 +53,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         changing.unarchive,
         changing.rm,
         changing.restore,
+        upkeep.prune,
     ),
     "Weights": (showing.get, inspecting.inspect, scanning.scan, keeping.uploads, relocating.relocate, caching.cache),
     "Other registries": (

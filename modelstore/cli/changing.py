@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from modelstore.registry import Registry
     from modelstore.registry.removal import Removal
 
-__all__ = ["archive", "meta", "publish", "register", "restore", "rm", "tag", "unarchive"]
+__all__ = [
+    "archive",
+    "meta",
+    "print_removal",
+    "publish",
+    "register",
+    "removal_values",
+    "restore",
+    "rm",
+    "tag",
+    "unarchive",
+]
 
 
 @click.command(short_help="Register a file, a folder or a URI.")
@@ -270,9 +281,12 @@ def rm(
     registry = session_of(context).open(context)
     ids = [find_model(registry, name).id for name in models]
     removal = remove_models(registry, ids, keep_weights=keep_weights, force=force, dry_run=dry_run)
-    if as_json:
-        print_json(_removal(removal))
-        return
+    print_json(removal_values(removal)) if as_json else print_removal(removal)
+
+
+def print_removal(removal: Removal) -> None:
+    """Print what was removed, or would be, and the bytes that this frees."""
+    dry_run = removal.dry_run
     word = "would remove" if dry_run else "removed"
     print_lines(f"{word} {record.id}  {plain(record.name or '')}" for record in removal.models)
     print_lines(f"  no longer {plain(link.name)!r}, {link.direction} of task {link.task}" for link in removal.links)
@@ -281,7 +295,8 @@ def rm(
         print_lines([f"{'would free' if dry_run else 'freed'} {size(removal.freed_bytes)}"])
 
 
-def _removal(removal: Removal) -> dict[str, Any]:
+def removal_values(removal: Removal) -> dict[str, Any]:
+    """Return what was removed, for `--json`."""
     return {
         "models": [records.model_reference(record) for record in removal.models],
         "links": [{"task": one.task, "direction": one.direction, "name": one.name} for one in removal.links],

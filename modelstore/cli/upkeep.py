@@ -1,4 +1,4 @@
-"""Commands that keep a registry in order: `fsck`, `gc`."""
+"""Commands that keep a registry in order: `fsck`, `gc`, `prune`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelstore.cli import records
+from modelstore.cli.changing import print_removal, removal_values
 from modelstore.cli.failures import DAMAGED
 from modelstore.cli.keeping import print_finding
 from modelstore.cli.output import plain, print_json, print_lines, size
@@ -17,7 +18,7 @@ from modelstore.cli.session import json_option, registry_option, session_of
 if TYPE_CHECKING:
     from modelstore.registry.gc import Collection
 
-__all__ = ["fsck", "gc"]
+__all__ = ["fsck", "gc", "prune"]
 
 
 @click.command(short_help="Check everything, and repair what can be.")
@@ -98,3 +99,38 @@ def _print_collection(found: Collection) -> None:
         if kept.objects
     ]
     print_lines([f"{free} {size(found.freed_bytes)}" + (f"; kept {' and '.join(kept)}" if kept else "")])
+
+
+@click.command(short_help="Remove the models that no rule keeps.")
+@click.option("--project", metavar="NAME", help="Only models of this project.")
+@click.option("--where", metavar="CONDITION", help="Only models that match, as of `ls`.")
+@click.option("--keep-best", type=int, metavar="N", help="Keep the N first in the order --by.")
+@click.option("--by", metavar="ORDER", help="The order in which the best come first, as --order-by of `ls`.")
+@click.option("--keep-last", type=int, metavar="N", help="Keep the N registered last.")
+@click.option("--keep-tagged", multiple=True, metavar="TAG", help="Keep those with this tag; may be repeated.")
+@click.option("--older-than", type=DURATION, help="Keep those changed more recently, such as 30d.")
+@click.option("--keep-weights", is_flag=True, help="Leave the bytes, so that `restore` brings the models back whole.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+@registry_option
+@click.pass_context
+def prune(context: click.Context, /, older_than: float | None, as_json: bool, **rules: Any) -> None:
+    r"""Remove the models that no rule keeps, all of them or none, and free the bytes that only they used.
+
+    Never removed are models that are published, used by a task, made by a published task, or still being uploaded.
+
+    \b
+    Examples:
+      modelstore prune --project vision/ocr --keep-best 3 --by -metadata.accuracy --keep-tagged prod --dry-run
+      modelstore prune --project vision/ocr --keep-best 1 --by metrics.val.loss --keep-last 5 --older-than 30d
+    """
+    done = session_of(context).open(context).retain(older_than_s=older_than, **rules)
+    if as_json:
+        print_json(removal_values(done.removal) | {"kept": done.kept})
+        return
+    print_removal(done.removal)
+    kept = ", ".join(f"{number:,} {reason}" for reason, number in sorted(done.kept.items()))
+    word = "would be removed" if done.removal.dry_run else "removed"
+    print_lines(
+        [f"{len(done.removal.models):,} {word}, {sum(done.kept.values()):,} kept{f' ({kept})' if kept else ''}"]
+    )

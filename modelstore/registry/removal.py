@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from modelstore.storage.objects import parse_object_uri
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["Removal", "remove_models"]
+__all__ = ["Removal", "remove_chosen", "remove_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,46 @@ def remove_models(
         ModelNotFoundError: There is no such model; none was removed.
         ModelInUseError: Something refers to one, and ``force`` was not given; none was removed.
     """
-    wanted = list(dict.fromkeys(ids))
-    links = [link for model_id in wanted for link in registry.models.links(model_id)]
-    pending = [] if keep_weights else [u.id for one in wanted for u in registry.weights.uploads.pending(one)]
+    return remove_chosen(registry, lambda: ids, keep_weights=keep_weights, force=force, dry_run=dry_run)
+
+
+def remove_chosen(
+    registry: Registry,
+    choose: Callable[[], Sequence[str]],
+    *,
+    keep_weights: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Removal:
+    """Remove the models that ``choose`` names inside the transaction, so that nothing it asked for changes meanwhile.
+
+    See `remove_models` for the rest.
+    """
     if dry_run:
-        records = [registry.models.get(model_id) for model_id in wanted]
-        for record in () if force else records:
-            registry.models.check_unused(record)
-        freed = 0 if keep_weights else _exclusive_bytes(registry, records)
-        return Removal(tuple(records), tuple(links), tuple(pending), freed, dry_run=True)
+        with registry.database.snapshot():
+            return _told(registry, list(dict.fromkeys(choose())), keep_weights=keep_weights, force=force)
     with registry.transaction():
+        wanted = list(dict.fromkeys(choose()))
+        links = [link for model_id in wanted for link in registry.models.links(model_id)]
+        pending = [] if keep_weights else _uploads(registry, wanted)
         removed = [registry.models.delete(model_id, force=force) for model_id in wanted]
     freed = 0 if keep_weights else sum(registry.weights.release(record) for record in removed)
     return Removal(tuple(removed), tuple(links), tuple(pending), freed, dry_run=False)
+
+
+def _told(registry: Registry, wanted: list[str], *, keep_weights: bool, force: bool) -> Removal:
+    links = [link for model_id in wanted for link in registry.models.links(model_id)]
+    records = [registry.models.get(model_id) for model_id in wanted]
+    for record in () if force else records:
+        registry.models.check_unused(record)
+    pending = [] if keep_weights else _uploads(registry, wanted)
+    freed = 0 if keep_weights else _exclusive_bytes(registry, records)
+    return Removal(tuple(records), tuple(links), tuple(pending), freed, dry_run=True)
+
+
+def _uploads(registry: Registry, ids: Sequence[str]) -> list[int]:
+    wanted = set(ids)
+    return [upload.id for upload in registry.weights.uploads.pending() if upload.model in wanted]
 
 
 def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
@@ -76,7 +103,9 @@ def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
     for digest in {one[0] for one in parsed if one is not None}:
         address = f"modelstore://{digest.replace(':', '/')}/"  # all names of this content: "0" follows "/"
         users = registry.database.all(
-            "SELECT id FROM models WHERE uri >= ? AND uri < ? AND state <> 2", (address, address[:-1] + "0")
+            "SELECT id FROM models WHERE uri >= ? AND uri < ? AND state <> 2 UNION ALL SELECT p.entity FROM plots AS p"
+            " LEFT JOIN models AS m ON m.id = p.entity WHERE p.digest = ? AND m.state IS NOT 2",
+            (address, address[:-1] + "0", digest),
         )
         path = registry.weights.objects.find(digest)
         if path is not None and all(row[0] in ours for row in users):

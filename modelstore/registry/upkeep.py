@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from modelstore.registry.checks import Finding
     from modelstore.registry.fsck import Checkup
     from modelstore.registry.gc import Collection
     from modelstore.registry.registry import Registry
+    from modelstore.registry.retention import Retention
 
 __all__ = ["Upkeep"]
 
@@ -64,3 +66,42 @@ class Upkeep:
         from modelstore.registry.gc import collect
 
         return collect(self._registry, grace_s=grace_s, keep_former_s=keep_former_s, dry_run=dry_run)
+
+    def retain(  # noqa: PLR0913 - one rule each, all by name
+        self,
+        *,
+        project: str | None = None,
+        where: Any = None,
+        keep_best: int | None = None,
+        by: Any = None,
+        keep_last: int | None = None,
+        keep_tagged: Sequence[str] = (),
+        older_than_s: float | None = None,
+        keep_weights: bool = False,
+        dry_run: bool = False,
+    ) -> Retention:
+        """Remove the models that no rule keeps, all of them or none, and free the bytes that only they used.
+
+        Never removed are models that are published, used as input by a task, made by a published task, or have an
+        unfinished upload. Archived models are treated like the others.
+
+        Args:
+            project: Only models of this project; None for those of all, taken together.
+            where: Only models that match this condition, as `Model.query_models` takes it.
+            keep_best: Keep so many, the first in the order ``by``.
+            by: The order in which the best come first, as `Model.query_models` takes it: "-metadata.accuracy",
+                "metrics.val.loss". Models without the value come last.
+            keep_last: Keep so many of those registered last.
+            keep_tagged: Keep those with any of these tags.
+            older_than_s: Keep those that were changed within so many seconds.
+            keep_weights: Leave the bytes, so that a restoration brings the models back whole.
+            dry_run: Only say what would go.
+
+        Raises:
+            InvalidRequestError: There is no rule, or one is not acceptable; nothing was removed.
+            ProjectNotFoundError: There is no such project.
+        """
+        from modelstore.registry.retention import Rules, retain
+
+        rules = Rules(project, where, keep_best, by, keep_last, keep_tagged, older_than_s)
+        return retain(self._registry, rules, keep_weights=keep_weights, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""`fsck`, `gc`: the commands that keep a registry in order."""
+"""`fsck`, `gc`, `prune`: the commands that keep a registry in order."""
 
 from __future__ import annotations
 
@@ -68,3 +68,21 @@ def test_lengths_of_time_that_are_none_are_refused(run: Run) -> None:
     """Before anything is looked at."""
     for wrong in ("soon", "-1d", "1y", ""):
         assert "no length of time" in run("gc", "--grace", wrong, code=2).stderr
+
+
+def test_prune_says_what_goes_what_stays_and_why(
+    run: Run, run_json: Json, register: Callable[..., str], weights: Path
+) -> None:
+    """The dry run first; without a rule nothing at all."""
+    for number in range(3):
+        weights.write_bytes(b"x" * (number + 1))
+        register(weights, "--name", f"net{number}", "--project", "p", "--metadata", f"iou=0.{number}")
+    rules = ("prune", "--project", "p", "--keep-best", "1", "--by", "-metadata.iou")
+    told = run(*rules, "--dry-run").stdout
+    done = run_json(*rules)
+
+    assert "would free 3 B" in told
+    assert told.endswith("2 would be removed, 1 kept (1 best)\n")
+    assert [one["name"] for one in done["models"]] == ["net1", "net0"]
+    assert (done["freed_bytes"], done["kept"]) == (3, {"best": 1})
+    assert "Without a rule" in run("prune", "--project", "p", code=2).stderr
