@@ -24,6 +24,8 @@ _TYPES: Final = {
 }  # fmt: skip
 _CONTAINERS: Final = ("_parameters", "_buffers", "_modules")
 _VIEWS: Final = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor"})
+_PARTS_COO: Final = ("indices", "values")
+_PARTS_OTHER: Final = ("compressed_indices", "plain_indices", "values")
 _WRAPPED: Final = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
 
 
@@ -176,12 +178,25 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         for index, one in enumerate(value):
             yield str(index), one
     elif isinstance(value, Call):
-        if value.items is not None:
-            yield "", value.items
-        elif isinstance(value.state, Pairs):
-            yield "", value.state
-        elif value.elements:
-            yield "", value.elements
+        yield from _sparse(value) or _made(value)
+
+
+def _made(call: Call) -> list[tuple[str, Any]]:
+    """Return what a call put into the object that it made."""
+    for inner in (call.items, call.state if isinstance(call.state, Pairs) else None, call.elements or None):
+        if inner is not None:
+            return [("", inner)]
+    return []
+
+
+def _sparse(call: Call) -> list[tuple[str, Any]]:
+    """Return the tensors that a sparse one is made of, each with its part of a name."""
+    function, arguments = _called(call)
+    if function != "_rebuild_sparse_tensor" or len(arguments) < 2 or not isinstance(arguments[1], tuple):
+        return []
+    _, layout = _called(arguments[0])
+    names = _PARTS_COO if layout == ("torch.sparse_coo",) else _PARTS_OTHER
+    return list(zip(names, arguments[1], strict=False))
 
 
 def _joined(path: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
     state.pt        a state dictionary with tied weights, a transposed view, and a zip member for each storage
     checkpoint.pt   what training scripts save: model, optimizer, numbers
+    sparse.pt       sparse tensors, by coordinates and by rows
     module.pt       a whole module, pickled by reference to its classes
     scripted.pt     TorchScript
 """
@@ -33,6 +34,7 @@ def main() -> None:
     checkpoint = {"model": small.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 7, "note": "half way"}
     torch.save(checkpoint, FOLDER / "checkpoint.pt")
     torch.save(nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Linear(3, 1))), FOLDER / "module.pt")
+    torch.save({"coo": torch.eye(3).to_sparse(), "csr": torch.eye(3).to_sparse_csr()}, FOLDER / "sparse.pt")
     torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU())).save(str(FOLDER / "scripted.pt"))
 
 

@@ -209,6 +209,19 @@ def test_pytorch_itself_agrees(tmp_path: Path) -> None:
     }
 
 
+def test_the_parts_of_sparse_tensors_are_shown() -> None:
+    """They are what the file holds."""
+    found = inspect_path(_TORCH / "sparse.pt")
+
+    assert [(one.name, one.shape) for one in found.tensors] == [
+        ("coo.indices", (2, 3)),
+        ("coo.values", (3,)),
+        ("csr.compressed_indices", (4,)),
+        ("csr.plain_indices", (3,)),
+        ("csr.values", (3,)),
+    ]
+
+
 def test_an_exported_program_is_not_taken_for_a_package(tmp_path: Path) -> None:
     """Its example inputs are a file of PyTorch's, and no weights."""
     with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
