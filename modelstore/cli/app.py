@@ -63,6 +63,8 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         syncing.remote,
         syncing.conflicts,
         syncing.resolve,
+        upkeep.export,
+        upkeep.import_,
     ),
     "Registry": (
         keeping.demo,
@@ -70,6 +72,8 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         keeping.doctor,
         upkeep.fsck,
         upkeep.gc,
+        upkeep.backup,
+        upkeep.recover,
         keeping.rebuild,
         keeping.completion,
     ),

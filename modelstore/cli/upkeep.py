@@ -1,8 +1,9 @@
-"""Commands that keep a registry in order: `fsck`, `gc`, `prune`."""
+"""Commands that keep a registry in order: `fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,14 +12,15 @@ from modelstore.cli import records
 from modelstore.cli.changing import print_removal, removal_values
 from modelstore.cli.failures import DAMAGED
 from modelstore.cli.keeping import print_finding
-from modelstore.cli.output import plain, print_json, print_lines, size
-from modelstore.cli.params import DURATION
+from modelstore.cli.output import note, plain, print_json, print_lines, size
+from modelstore.cli.params import DURATION, MODEL
 from modelstore.cli.session import json_option, registry_option, session_of
 
 if TYPE_CHECKING:
+    from modelstore.registry.backup import Backup
     from modelstore.registry.gc import Collection
 
-__all__ = ["fsck", "gc", "prune"]
+__all__ = ["backup", "export", "fsck", "gc", "import_", "prune", "recover"]
 
 
 @click.command(short_help="Check everything, and repair what can be.")
@@ -134,3 +136,96 @@ def prune(context: click.Context, /, older_than: float | None, as_json: bool, **
     print_lines(
         [f"{len(done.removal.models):,} {word}, {sum(done.kept.values()):,} kept{f' ({kept})' if kept else ''}"]
     )
+
+
+@click.command(short_help="Write the registry into one file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--no-objects", is_flag=True, help="Leave the stored bytes out.")
+@click.option("--overwrite", is_flag=True, help="Replace a file of that name.")
+@json_option
+@registry_option
+@click.pass_context
+def backup(context: click.Context, file: Path, no_objects: bool, overwrite: bool, as_json: bool) -> None:
+    """Write the registry into one file: as it is at one moment, with every stored object that it refers to then.
+
+    Others may go on using it. `recover` makes a registry of the file. Weights that lie elsewhere are not in it.
+    """
+    done = session_of(context).open(context).backup(file, with_objects=not no_objects, overwrite=overwrite)
+    _print_backup(done, "wrote", as_json)
+
+
+@click.command(short_help="Make a registry of a backup.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def recover(file: Path, folder: Path, as_json: bool) -> None:
+    """Make a registry of a backup, in a folder that is missing or empty.
+
+    Every byte is checked first; the folder appears whole or not at all.
+    """
+    from modelstore.registry.backup import recover
+
+    _print_backup(recover(file, folder), "recovered", as_json)
+
+
+def _print_backup(done: Backup, word: str, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(done) | {"path": str(done.path)})
+    else:
+        counts = f"{done.operations:,} operations, {done.objects:,} objects, {size(done.size)}"
+        print_lines([f"{word} {plain(str(done.path))}: {counts}"])
+    for what, digests in (("missing", done.missing), ("damaged", done.damaged)):
+        if digests:
+            note(f"{len(digests)} objects were {what} before the backup, the first {digests[0]}; see `modelstore fsck`")
+
+
+@click.command(short_help="Write models into one file.")
+@click.argument("models", type=MODEL, nargs=-1, required=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace a file of that name.")
+@json_option
+@registry_option
+@click.pass_context
+def export(context: click.Context, models: tuple[str, ...], file: Path, overwrite: bool, as_json: bool) -> None:
+    r"""Write models into one file, with their bytes, history, reports, tasks and projects.
+
+    `import` takes it into any registry.
+
+    \b
+    Example:
+      modelstore export digits yolo-small models.bundle
+    """
+    from modelstore.registry.lookup import find_model
+
+    registry = session_of(context).open(context)
+    done = registry.export_models([find_model(registry, name).id for name in models], file, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(done) | {"path": str(done.path)})
+    else:
+        counts = f"{done.models:,} models, {done.operations:,} operations, {done.objects:,} objects, {size(done.size)}"
+        print_lines([f"wrote {plain(str(done.path))}: {counts}"])
+    if done.elsewhere:
+        note(f"weights of {len(done.elsewhere)} models are not in the registry, and stay where they are")
+    if done.missing:
+        note(f"{len(done.missing)} objects are missing, the first {done.missing[0]}; see `modelstore fsck`")
+
+
+@click.command("import", short_help="Take in models from a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@registry_option
+@click.pass_context
+def import_(context: click.Context, file: Path, as_json: bool) -> None:
+    """Take in models from a file that `export` wrote. The registry is made where there is none.
+
+    All of it is checked before anything is changed. Doing it again changes nothing; where models are here already, both
+    histories become one.
+    """
+    taken = session_of(context).open(context, create=True).import_models(file)
+    if as_json:
+        print_json(asdict(taken))
+    else:
+        counts = f"{taken.operations:,} operations and {taken.objects:,} objects were new"
+        print_lines([f"{len(taken.models):,} models: {counts}", *(f"  {plain(one)}" for one in taken.models)])
+    if taken.missing:
+        note(f"{len(taken.missing)} objects are not in the file, the first {taken.missing[0]}")

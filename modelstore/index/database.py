@@ -226,6 +226,19 @@ class Database:
             connection.backup(copy)
         copy.close()
 
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent copy of the database into a new file, while others go on reading and writing.
+
+        Raises:
+            StorageFullError: There is no room.
+        """
+        with translated(target):
+            copy = connect(target)
+            try:
+                self.connection.backup(copy)
+            finally:
+                copy.close()
+
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection."""

@@ -15,6 +15,7 @@ __all__ = [
     "count",
     "get",
     "last_stamp",
+    "of_entities",
     "of_entity",
     "operation_from_row",
     "read",
@@ -124,6 +125,16 @@ def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]
         f"SELECT {_COLUMNS} FROM ops WHERE entity = ? AND action <> 'report' ORDER BY seq", (entity,)
     )
     return [(row[0], operation_from_row(row)) for row in rows]
+
+
+def of_entities(connection: Connection, entities: Sequence[str]) -> Iterator[Operation]:
+    """Yield every operation on these entities, reports too, in order of stamps."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM ops WHERE entity IN (SELECT value FROM json_each(?)) ORDER BY stamp",
+        (json.dumps(list(entities)),),
+    )
+    for row in rows:
+        yield operation_from_row(row)
 
 
 def operation_from_row(row: Any) -> Operation:

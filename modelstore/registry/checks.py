@@ -190,7 +190,7 @@ def objects(registry: Registry, *, deep: bool) -> Iterator[Finding]:
     store = registry.weights.objects
     damaged: set[str] = set()
     needed: dict[str, list[Reference]] = {}
-    for one in references(registry):
+    for one in references(registry.database):
         needed.setdefault(one.digest, []).append(one)
     if deep:
         for stored in store.iterate():
@@ -306,7 +306,7 @@ def _changed(registry: Registry, path: Path, digest: str | None, size: int | Non
 
 def leftovers(registry: Registry) -> Iterator[Finding]:
     """Find objects that nothing refers to, and copies that killed processes did not finish."""
-    needed = used(registry)
+    needed = used(registry.database)
     limit = time.time() - GRACE_S
     orphans = [o for o in registry.weights.objects.iterate() if o.digest not in needed and o.changed_at < limit]
     if orphans:

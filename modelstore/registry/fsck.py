@@ -80,7 +80,7 @@ def fsck(registry: Registry, *, deep: bool = False, repair: bool = False) -> Che
         findings,
         repaired,
         0 if damaged else ops.count(registry.database.connection),
-        0 if damaged else len({one.digest for one in references(registry)}),
+        0 if damaged else len({one.digest for one in references(registry.database)}),
     )
 
 
@@ -115,7 +115,7 @@ def _repair_object(registry: Registry, digest: str, copies: _Copies) -> Iterator
     for path in _bad(registry, digest):
         sys.audit("modelstore.step", "fsck.repair.2")
         yield f"put {path.name} of {digest} aside, into {_quarantine(registry, digest, path)}"
-    names = sorted({one.name for one in references(registry) if one.digest == digest})
+    names = sorted({one.name for one in references(registry.database) if one.digest == digest})
     store = registry.weights.objects
     missing = [name for name in names if not store.path(digest, name).exists()]
     if not missing or (store.find(digest) is not None and len(missing) < len(names)):

@@ -133,7 +133,7 @@ class _Sorted:
         # Listed before asking: what is stored and referred to in between is then known to be in use.
         present = list(self._registry.weights.objects.iterate())
         with self._registry.database.snapshot():
-            needed, past = used(self._registry), former(self._registry)
+            needed, past = used(self._registry.database), former(self._registry.database)
         for stored in present:
             if stored.digest in needed:
                 continue
@@ -155,7 +155,7 @@ def _removed(registry: Registry, garbage: list[Garbage], young_since: float) -> 
         with registry.database.write() as connection:
             for one in garbage[start : start + _AT_ONCE]:
                 changed_at = store.changed_at(one.what)
-                if changed_at is None or changed_at > young_since or is_used(registry, one.what):
+                if changed_at is None or changed_at > young_since or is_used(registry.database, one.what):
                     continue
                 sys.audit("modelstore.step", "gc.collect.2")
                 connection.execute("DELETE FROM verified WHERE digest = ?", (one.what,))

@@ -15,7 +15,7 @@ from modelstore.ids import stamp_ms
 from modelstore.storage.objects import parse_object_uri
 
 if TYPE_CHECKING:
-    from modelstore.registry.registry import Registry
+    from modelstore.index.database import Database
 
 __all__ = ["Reference", "former", "is_used", "references", "used"]
 
@@ -49,28 +49,28 @@ class Reference:
     what: str
 
 
-def references(registry: Registry) -> list[Reference]:
+def references(database: Database) -> list[Reference]:
     """Return what the state of the registry needs, an entry for each user."""
     found = []
-    for entity, name, uri, size in registry.database.all(_MODELS):
+    for entity, name, uri, size in database.all(_MODELS):
         parsed = _parsed(uri)
         if parsed is not None:
             found.append(Reference(*parsed, size, entity, f"weights of model {name!r} ({entity})"))
-    for entity, title, series, digest, name, size in registry.database.all(_PLOTS):
+    for entity, title, series, digest, name, size in database.all(_PLOTS):
         what = f"file of plot {title!r} / {series!r} of {entity}"
         found.append(Reference(digest, name or "file", size, entity, what))
     return found
 
 
-def used(registry: Registry) -> set[str]:
+def used(database: Database) -> set[str]:
     """Return the digests of the objects that are in use."""
-    return {one.digest for one in references(registry)}
+    return {one.digest for one in references(database)}
 
 
-def is_used(registry: Registry, digest: str) -> bool:
+def is_used(database: Database, digest: str) -> bool:
     """Tell whether an object is in use; inside a write transaction the answer holds until its end."""
     address = f"modelstore://{digest.replace(':', '/')}/"  # all names of this content: "0" follows "/"
-    row = registry.database.one(
+    row = database.one(
         "SELECT 1 FROM models WHERE uri >= ? AND uri < ? AND state <> 2 UNION ALL"
         " SELECT 1 FROM plots AS p LEFT JOIN models AS m ON m.id = p.entity WHERE p.digest = ? AND m.state IS NOT 2"
         " LIMIT 1",
@@ -79,12 +79,12 @@ def is_used(registry: Registry, digest: str) -> bool:
     return row is not None
 
 
-def former(registry: Registry) -> dict[str, int]:
+def former(database: Database) -> dict[str, int]:
     """Return what the history refers to: digest to when it was last in use, in milliseconds since 1970.
 
     What is still in use is among it, with the time of the last change before now.
     """
-    rows = registry.database.all(
+    rows = database.all(
         "SELECT entity, stamp, changes FROM ops WHERE entity_kind = 'model' AND action <> 'report'"
         " AND (changes LIKE '%\"uri\":%' OR changes LIKE '%\"deleted\":%') ORDER BY stamp"
     )
@@ -103,7 +103,7 @@ def former(registry: Registry) -> dict[str, int]:
                 left[parsed[0]] = max(ms, left.get(parsed[0], 0))
         if changes.get("deleted"):
             deleted[entity] = ms
-    for entity, digest in registry.database.all(
+    for entity, digest in database.all(
         "SELECT entity, json_extract(changes, '$.plot.digest') FROM ops"
         " WHERE action = 'report' AND json_type(changes, '$.plot.digest') = 'text'"
     ):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from modelstore.registry.backup import Backup
+    from modelstore.registry.bundling import Exported, Imported
     from modelstore.registry.checks import Finding
     from modelstore.registry.fsck import Checkup
     from modelstore.registry.gc import Collection
@@ -105,3 +108,51 @@ class Upkeep:
 
         rules = Rules(project, where, keep_best, by, keep_last, keep_tagged, older_than_s)
         return retain(self._registry, rules, keep_weights=keep_weights, dry_run=dry_run)
+
+    def backup(self, target: str | os.PathLike[str], *, with_objects: bool = True, overwrite: bool = False) -> Backup:
+        """Write this registry into one file, as it is at one moment; `modelstore.registry.backup.recover` reads it.
+
+        Args:
+            target: The file.
+            with_objects: False leaves the stored bytes out.
+            overwrite: Replace a file of that name.
+
+        Raises:
+            InvalidRequestError: The file is there already, and ``overwrite`` was not given.
+            StorageError: It cannot be written; nothing is left.
+        """
+        from modelstore.registry.backup import backup
+
+        return backup(self._registry, target, with_objects=with_objects, overwrite=overwrite)
+
+    def export_models(self, ids: Sequence[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Exported:
+        """Write models with their bytes, history, reports, tasks and projects into one file, for `import_models`.
+
+        Args:
+            ids: Ids of the models.
+            target: The file.
+            overwrite: Replace a file of that name.
+
+        Raises:
+            ModelNotFoundError: There is no such model; nothing was written.
+            InvalidRequestError: The file is there already, and ``overwrite`` was not given.
+            IntegrityError: Bytes of a model are damaged; nothing was written.
+            StorageError: The file cannot be written.
+        """
+        from modelstore.registry.bundling import export_models
+
+        return export_models(self._registry, ids, target, overwrite=overwrite)
+
+    def import_models(self, source: str | os.PathLike[str]) -> Imported:
+        """Take in a file that `export_models` wrote; all of it is checked first. Doing it again changes nothing.
+
+        Raises:
+            BlobNotFoundError: There is no such file.
+            InvalidRequestError: It is no bundle of models, or holds what no bundle holds; nothing was changed.
+            IntegrityError: It is cut off or damaged; nothing was changed.
+            InvalidOperationError: An operation in it breaks the format; nothing was changed.
+            StorageError, RegistryError: The registry cannot be written; nothing was changed.
+        """
+        from modelstore.registry.bundling import import_models
+
+        return import_models(self._registry, source)

@@ -275,7 +275,7 @@ class Weights(LocalCopies):
             return 0
         digest = parsed[0]
         with self._registry.database.write() as connection:
-            if is_used(self._registry, digest):
+            if is_used(self._registry.database, digest):
                 return 0
             self.forget(digest)
             connection.execute("DELETE FROM verified WHERE digest = ?", (digest,))

@@ -1,4 +1,4 @@
-"""`fsck`, `gc`, `prune`: the commands that keep a registry in order."""
+"""`fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`: the commands that keep a registry in order."""
 
 from __future__ import annotations
 
@@ -86,3 +86,37 @@ def test_prune_says_what_goes_what_stays_and_why(
     assert [one["name"] for one in done["models"]] == ["net1", "net0"]
     assert (done["freed_bytes"], done["kept"]) == (3, {"best": 1})
     assert "Without a rule" in run("prune", "--project", "p", code=2).stderr
+
+
+def test_a_backup_is_recovered(
+    run: Run, run_json: Json, register: Callable[..., str], weights: Path, tmp_path: Path
+) -> None:
+    """And nothing is overwritten unasked."""
+    register(weights)
+    text = run("backup", tmp_path / "b").stdout
+    run("backup", tmp_path / "b", code=2)
+    written = run_json("backup", tmp_path / "b", "--overwrite")
+    done = run_json("recover", tmp_path / "b", tmp_path / "again")
+    run("recover", tmp_path / "b", tmp_path / "again", code=2)
+    run("recover", weights, tmp_path / "third", code=4)
+
+    assert text.startswith(f"wrote {tmp_path / 'b'}: 1 operations, 1 objects, ")
+    assert done == written | {"path": str(tmp_path / "again")}
+    assert run("get", "net", "--registry", tmp_path / "again").stdout.strip().startswith(str(tmp_path / "again"))
+
+
+def test_models_travel_in_a_file(
+    run: Run, run_json: Json, register: Callable[..., str], weights: Path, tmp_path: Path
+) -> None:
+    """Into a registry that is made for them; twice changes nothing."""
+    model = register(weights)
+    run("register", "s3://bucket/net.onnx", "--name", "away")
+    done = run("export", "net", "away", tmp_path / "m")
+    first = run_json("import", tmp_path / "m", "--registry", tmp_path / "other")
+    again = run("import", tmp_path / "m", "--registry", tmp_path / "other").stdout
+
+    assert done.stdout.startswith(f"wrote {tmp_path / 'm'}: 2 models, 2 operations, 1 objects, ")
+    assert "weights of 1 models are not in the registry" in done.stderr
+    assert (first["operations"], first["objects"], first["models"][0]) == (2, 1, model)
+    assert again.startswith("2 models: 0 operations and 0 objects were new")
+    assert run("get", "net", "--registry", tmp_path / "other").stdout
