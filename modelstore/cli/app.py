@@ -74,6 +74,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         upkeep.gc,
         upkeep.backup,
         upkeep.recover,
+        upkeep.move,
         keeping.rebuild,
         keeping.completion,
     ),

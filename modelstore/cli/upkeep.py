@@ -1,4 +1,4 @@
-"""Commands that keep a registry in order: `fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`."""
+"""Commands that keep a registry in order: `fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`, `move`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelstore.registry.backup import Backup
     from modelstore.registry.gc import Collection
 
-__all__ = ["backup", "export", "fsck", "gc", "import_", "prune", "recover"]
+__all__ = ["backup", "export", "fsck", "gc", "import_", "move", "prune", "recover"]
 
 
 @click.command(short_help="Check everything, and repair what can be.")
@@ -229,3 +229,21 @@ def import_(context: click.Context, file: Path, as_json: bool) -> None:
         print_lines([f"{len(taken.models):,} models: {counts}", *(f"  {plain(one)}" for one in taken.models)])
     if taken.missing:
         note(f"{len(taken.missing)} objects are not in the file, the first {taken.missing[0]}")
+
+
+@click.command(short_help="Move the registry to another folder.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+@registry_option
+@click.pass_context
+def move(context: click.Context, folder: Path, as_json: bool) -> None:
+    """Move the registry to a folder that is missing or empty, also on another filesystem. Nobody may have it open.
+
+    Everything in it still resolves. A kill leaves it whole at one of the two places; where it had to be copied, perhaps
+    at both: then the old one can be deleted.
+    """
+    from modelstore.registry.moving import move
+
+    moved = move(session_of(context).uri, folder)
+    print_json({"folder": str(moved)}) if as_json else print_lines([f"moved to {plain(str(moved))}"])
+    note("let MODELSTORE_REGISTRY, or --registry, name the new place")

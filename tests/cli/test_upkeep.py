@@ -1,4 +1,4 @@
-"""`fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`: the commands that keep a registry in order."""
+"""`fsck`, `gc`, `prune`, `backup`, `recover`, `export`, `import`, `move`: what keeps a registry in order."""
 
 from __future__ import annotations
 
@@ -120,3 +120,13 @@ def test_models_travel_in_a_file(
     assert (first["operations"], first["objects"], first["models"][0]) == (2, 1, model)
     assert again.startswith("2 models: 0 operations and 0 objects were new")
     assert run("get", "net", "--registry", tmp_path / "other").stdout
+
+
+def test_a_registry_is_moved(run: Run, run_json: Json, weights: Path, tmp_path: Path) -> None:
+    """Models are found there, and no more where they were."""
+    run("register", weights, "--name", "net", "--registry", tmp_path / "old")
+    done = run_json("move", tmp_path / "new", "--registry", tmp_path / "old")
+
+    assert done == {"folder": str(tmp_path / "new")}
+    assert run("get", "net", "--registry", tmp_path / "new").stdout
+    run("ls", "--registry", tmp_path / "old", code=3)
