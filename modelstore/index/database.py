@@ -8,6 +8,7 @@ happen under a file lock, and only they do.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -190,6 +191,8 @@ class Database:
 
         lock = FileLock(str(self.path) + ".lock", timeout=BUSY_TIMEOUT_S)
         try:
+            if not self.path.parent.is_dir():  # moved away a moment ago; FileLock would make an empty one
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path.parent))
             lock.acquire()
         except OSError as error:
             raise ReadOnlyRegistryError(
