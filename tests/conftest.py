@@ -27,7 +27,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # A forked child that hangs holds the pipes of the whole run open; the timeout of the test does not reach it.
-_CHILD_LIFE_S = 110
+_CHILD_LIFE_S = 290
 
 
 def _die_in_time() -> None:

@@ -26,7 +26,7 @@ def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
         env=os.environ | {"PYTHONPATH": str(_ROOT)} | environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
 

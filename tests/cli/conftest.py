@@ -65,7 +65,7 @@ def program() -> Program:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=250,
         )
 
     return call

@@ -165,6 +165,7 @@ def test_migrating_keeps_a_copy_of_what_was(tmp_path: Path, request: pytest.Fixt
     kept.close()
 
 
+@pytest.mark.timeout(600)  # a process for each statement
 @pytest.mark.usefixtures("next_version")
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_killed_migration_leaves_the_old_version_or_the_new(

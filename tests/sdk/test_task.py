@@ -42,7 +42,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": os.getcwd()} | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
 

@@ -376,7 +376,7 @@ def child(code: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
 
