@@ -287,7 +287,7 @@ def test_large_figures_are_files_and_come_back_the_same(model: OutputModel, regi
     assert list(zip(trace["x"], trace["y"], strict=True))[:5000] == points[:5000]
     assert math.isnan(trace["y"][-1])
     registry.weights.objects.remove(plot.digest)
-    assert [f.severity for f in registry.check() if "plots" in f.what] == ["error"]
+    assert [f.severity for f in registry.check() if "plot 'big'" in f.what] == ["error"]
     with pytest.raises(FileNotFoundError):
         model.get_reported_plots()
 
