@@ -117,8 +117,9 @@ def _print_collection(found: Collection) -> None:
 @registry_option
 @click.pass_context
 def prune(context: click.Context, /, older_than: float | None, as_json: bool, **rules: Any) -> None:
-    r"""Remove the models that no rule keeps, all of them or none, and free the bytes that only they used.
+    r"""Remove the models that no rule keeps, and free the bytes that only they used.
 
+    They are removed a few hundred at a time, so that others can write in between; what is changed meanwhile stays.
     Never removed are models that are published, used by a task, made by a published task, or still being uploaded.
 
     \b

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from modelstore.errors import InvalidRequestError, ModelInUseError
 from modelstore.ids import ms_to_clock, now_ms
+from modelstore.index import reader
 from modelstore.registry.removal import Removal, remove_chosen
 from modelstore.registry.rules import check_tags
 from modelstore.registry.search import ModelSearch
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "Retention", "Rules", "retain"]
 
-Kept = Literal["published", "best", "last", "tagged", "young", "used", "uploading"]
-"""Why a model stays: the first of these that holds."""
+Kept = Literal["published", "best", "last", "tagged", "young", "used", "uploading", "changed"]
+"""Why a model stays: the first of these that holds. "changed": while the others were being removed."""
+
+_AT_ONCE: Final = 200
+"""Models to a transaction: others who write wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +81,53 @@ def retain(registry: Registry, rules: Rules, *, keep_weights: bool = False, dry_
     rules.check()
     registry.flush_reports()
     kept: Counter[Kept] = Counter()
+    doomed = list(_doomed(registry, rules, kept))
+    if dry_run:
+        choose = partial(_unchanged, registry, doomed)
+        return Retention(remove_chosen(registry, choose, keep_weights=keep_weights, dry_run=True), dict(kept))
+    parts: list[Removal] = []
+    for start in range(0, len(doomed), _AT_ONCE):
+        batch = doomed[start : start + _AT_ONCE]
+        part = remove_chosen(registry, partial(_unchanged, registry, batch), keep_weights=keep_weights)
+        if len(part.models) < len(batch):
+            kept["changed"] += len(batch) - len(part.models)
+        parts.append(part)
+    return Retention(_joined(parts), dict(kept))
 
-    def choose() -> list[str]:
-        kept.clear()
-        return list(_doomed(registry, rules, kept))
 
-    removal = remove_chosen(registry, choose, keep_weights=keep_weights, dry_run=dry_run)
-    return Retention(removal, dict(kept))
+def _unchanged(registry: Registry, batch: list[ModelRecord]) -> list[str]:
+    """Return, inside the transaction that removes them, the models that are as they were when they were chosen."""
+    current = {record.id: record for record in reader.models(registry.database, [record.key for record in batch])}
+    uploading = {upload.model for upload in registry.weights.uploads.pending()}
+    return [
+        one.id
+        for one in batch
+        if (now := current.get(one.id)) is not None
+        and not now.deleted
+        and now.updated == one.updated
+        and one.id not in uploading
+        and not _is_used(registry, now)
+    ]
 
 
-def _doomed(registry: Registry, rules: Rules, kept: Counter[Kept]) -> Iterator[str]:
+def _joined(parts: list[Removal]) -> Removal:
+    return Removal(
+        tuple(model for part in parts for model in part.models),
+        tuple(link for part in parts for link in part.links),
+        tuple(upload for part in parts for upload in part.uploads),
+        sum(part.freed_bytes for part in parts),
+        dry_run=False,
+    )
+
+
+def _doomed(registry: Registry, rules: Rules, kept: Counter[Kept]) -> Iterator[ModelRecord]:
     best = _first(registry, rules, rules.keep_best, rules.by)
     last = _first(registry, rules, rules.keep_last, "-created")
     uploading = {upload.model for upload in registry.weights.uploads.pending()}
     young = None if rules.older_than_s is None else ms_to_clock(now_ms() - int(rules.older_than_s * 1000))
     tags = set(rules.keep_tagged)
+    inputs = {row[0] for row in registry.database.all("SELECT model FROM links WHERE direction = 'input'")}
+    settled = {row[0] for row in registry.database.all("SELECT id FROM tasks WHERE published_op IS NOT NULL")}
     for record in _all(registry, rules, None):
         reason: Kept | None = None
         if record.published:
@@ -105,10 +142,10 @@ def _doomed(registry: Registry, rules: Rules, kept: Counter[Kept]) -> Iterator[s
             reason = "young"
         elif record.id in uploading:
             reason = "uploading"
-        elif _is_used(registry, record):
+        elif record.id in inputs or record.task in settled:
             reason = "used"
         if reason is None:
-            yield record.id
+            yield record
         else:
             kept[reason] += 1
 

@@ -83,7 +83,9 @@ class Upkeep:
         keep_weights: bool = False,
         dry_run: bool = False,
     ) -> Retention:
-        """Remove the models that no rule keeps, all of them or none, and free the bytes that only they used.
+        """Remove the models that no rule keeps, and free the bytes that only they used.
+
+        They are removed a few hundred at a time, so that others can write in between; what is changed meanwhile stays.
 
         Never removed are models that are published, used as input by a task, made by a published task, or have an
         unfinished upload. Archived models are treated like the others.

@@ -10,6 +10,7 @@ import pytest
 
 from modelstore.errors import InvalidRequestError, ProjectNotFoundError
 from modelstore.journal import Draft
+from modelstore.query import Search
 from modelstore.records.entities import ModelRecord
 from modelstore.registry import Registry, open_registry
 from tests.registry.keeping import object_files, register
@@ -112,6 +113,13 @@ def test_other_models_are_not_touched(registry: Registry) -> None:
     assert _present(registry) == ["net3", "net5", "net6", "net7", "net8", "net9", "other"]
 
 
+def test_words_can_be_searched_for(registry: Registry) -> None:
+    """Which takes the texts in first."""
+    registry.retain(where=Search("net3"), keep_last=0)
+
+    assert len(_present(registry)) == 9
+
+
 def test_removed_models_can_come_back_whole_where_their_bytes_were_kept(registry: Registry) -> None:
     """As with `rm --keep-weights`."""
     done = registry.retain(keep_last=0, keep_weights=True)
@@ -143,3 +151,32 @@ def test_rules_that_make_no_sense_remove_nothing(registry: Registry, rules: dict
     with pytest.raises(ProjectNotFoundError):
         registry.retain(project="no such", keep_last=0)
     assert len(_present(registry)) == 10
+
+
+def test_what_is_changed_while_others_are_removed_stays(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tagged, published or used by somebody between the choice and the removal."""
+    monkeypatch.setattr("modelstore.registry.retention._AT_ONCE", 2)
+    task = registry.tasks.create(name="t", project="p")
+    late = [row[0] for row in registry.database.all("SELECT id FROM models ORDER BY created")][:3]
+
+    def interfere() -> None:
+        registry.models.tag(late[0], add=["wanted"])
+        registry.models.publish(late[1])
+        registry.commit([Draft("task", task.id, "edit", {"link:input:teacher": late[2]})])
+
+    removed = registry.weights.release
+    calls: list[str] = []
+
+    def release(record: ModelRecord) -> int:
+        calls.append(record.id)
+        if len(calls) == 2:  # the first batch is removed
+            interfere()
+        return removed(record)
+
+    monkeypatch.setattr(registry.weights, "release", release)
+    done = registry.retain(keep_last=0)
+
+    assert len(done.removal.models) == 7
+    assert done.kept == {"changed": 3}
+    assert _present(registry) == ["net0", "net1", "net2"]
+    assert not registry.fsck(deep=True).damaged
