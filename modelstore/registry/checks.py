@@ -16,7 +16,7 @@ from modelstore.index.contents import check_copies, read_index
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest
 from modelstore.records.operations import check_operation
-from modelstore.registry.references import Reference, references, used
+from modelstore.registry.references import Reference, is_used, references, used
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import hash_file
 
@@ -200,21 +200,32 @@ def objects(registry: Registry, *, deep: bool) -> Iterator[Finding]:
                 yield _damaged(stored.digest, needed.get(stored.digest, []), reason)
     for digest, users in needed.items():
         path = store.path(digest, users[0].name)
-        found = path if path.exists() else store.find(digest)
-        if found is None:
+        actual = _size_of(path, store.find(digest))
+        if actual is None:
+            if not is_used(registry.database, digest):
+                continue  # removed since we asked
             yield Finding(
                 "error",
                 f"The {_users(users)} {_are(users)} missing: {path}",
                 "No local copy of them can be had.",
-                "`modelstore fsck --repair` looks for another copy; else restore the file from a backup, or remove it.",
+                "`modelstore fsck --repair` looks for another copy; else restore a backup, or remove the model.",
                 "object",
                 digest,
             )
             continue
         size = next((one.size for one in users if one.size is not None), None)
-        actual = found.stat().st_size
         if digest not in damaged and size is not None and actual != size:
-            yield _damaged(digest, users, f"{found} has {actual} bytes instead of {size}")
+            yield _damaged(digest, users, f"{path} has {actual} bytes instead of {size}")
+
+
+def _size_of(*paths: Path | None) -> int | None:
+    """Return the size of the first of these files that is there."""
+    for path in filter(None, paths):
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return None
 
 
 def _users(users: list[Reference]) -> str:

@@ -102,20 +102,23 @@ def _repair(registry: Registry, findings: list[Finding]) -> list[str]:
         done.append(f"made the index anew from {registry.rebuild():,} operations")
     with ExitStack() as stack:
         copies = _Copies(registry, stack)
+        names: dict[str, set[str]] = {}
+        for one in references(registry.database):
+            names.setdefault(one.digest, set()).add(one.name)
         for finding in findings:
             if finding.digest is not None:
-                done.extend(_repair_object(registry, finding.digest, copies))
+                wanted = sorted(names.get(finding.digest, ()))
+                done.extend(_repair_object(registry, finding.digest, wanted, copies))
     return done
 
 
-def _repair_object(registry: Registry, digest: str, copies: _Copies) -> Iterator[str]:
+def _repair_object(registry: Registry, digest: str, names: list[str], copies: _Copies) -> Iterator[str]:
     """Put damaged files of an object aside, and bring it back from wherever it is."""
     # 1. damaged files go to the quarantine    2. a good copy arrives beside the objects    3. it is published
     # A kill leaves a missing object, which the next run brings back (tests/registry/test_fsck.py kills at each).
     for path in _bad(registry, digest):
         sys.audit("modelstore.step", "fsck.repair.2")
         yield f"put {path.name} of {digest} aside, into {_quarantine(registry, digest, path)}"
-    names = sorted({one.name for one in references(registry.database) if one.digest == digest})
     store = registry.weights.objects
     missing = [name for name in names if not store.path(digest, name).exists()]
     if not missing or (store.find(digest) is not None and len(missing) < len(names)):

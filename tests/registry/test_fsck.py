@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from modelstore.errors import ReadOnlyRegistryError
+from modelstore.index.database import Database
 from modelstore.registry import Registry, open_registry
+from modelstore.registry.references import Reference, references
+from modelstore.registry.removal import remove_models
 from modelstore.testing import faults
 from tests.registry.keeping import killed_at, object_files, register
 
@@ -91,6 +94,21 @@ def test_lost_bytes_come_back_from_any_other_copy(registry: Registry, tmp_path: 
     assert not checkup.damaged
     assert path.read_bytes() == b"first"
     assert any("brought" in line for line in checkup.repaired)
+
+
+def test_what_is_removed_during_a_check_is_not_taken_for_lost(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the question who needs what and the look at the objects."""
+
+    def asked(database: Database) -> list[Reference]:
+        found = references(database)
+        remove_models(registry, [one.entity for one in found if "'one'" in one.what])
+        return found
+
+    monkeypatch.setattr("modelstore.registry.checks.references", asked)
+
+    assert registry.fsck().findings == []
 
 
 def test_a_copy_that_is_none_is_not_taken(registry: Registry, tmp_path: Path) -> None:
