@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -151,21 +152,20 @@ def _disorder(registry: Registry, stamps: list[str]) -> Iterator[Finding]:
 
 
 def index(registry: Registry) -> Iterator[Finding]:
-    """Fold the journal into an empty index and compare."""
+    """Fold the journal into an empty index and compare, in copies: others go on writing, and nothing here changes."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="modelstore-check-") as folder:
-        fresh = Database(Path(folder) / "registry.db", Path(folder) / "backups")
-        try:
-            with registry.database.snapshot():
-                after = 0
-                while batch := list(registry.operations(after, _BATCH)):
-                    with fresh.write() as connection:
-                        ingest(connection, (operation for _, operation in batch))
-                    after = batch[-1][0]
-                same, reason = _compared(registry, fresh)
-        finally:
-            fresh.close()
+    with tempfile.TemporaryDirectory(prefix="modelstore-check-") as name, ExitStack() as stack:
+        folder = Path(name)
+        registry.database.copy_to(folder / "copy.db")
+        copy = stack.enter_context(closing(Database(folder / "copy.db", folder, create=False)))
+        fresh = stack.enter_context(closing(Database(folder / "fresh.db", folder)))
+        after = 0
+        while batch := list(ops.read(copy.connection, after, _BATCH)):
+            with fresh.write() as connection:
+                ingest(connection, (operation for _, operation in batch))
+            after = batch[-1][0]
+        same, reason = _compared(copy, fresh)
     if not same:
         yield Finding(
             "error",
@@ -176,11 +176,11 @@ def index(registry: Registry) -> Iterator[Finding]:
         )
 
 
-def _compared(registry: Registry, fresh: Database) -> tuple[bool, str]:
+def _compared(copy: Database, fresh: Database) -> tuple[bool, str]:
     try:
-        if not registry.database.read_only:
-            check_copies(registry.database.connection)
-        return read_index(fresh.connection) == read_index(registry.database.connection), ""
+        with copy.write() as connection:
+            check_copies(connection)
+        return read_index(fresh.connection) == read_index(copy.connection), ""
     except (AssertionError, LookupError, ValueError) as error:  # what it is made of contradicts itself
         return False, f" ({error})"
 

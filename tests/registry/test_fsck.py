@@ -209,3 +209,12 @@ def test_what_cannot_be_written_is_checked_and_not_repaired(registry: Registry) 
     assert registry.fsck().findings == []
     with pytest.raises(ReadOnlyRegistryError):
         registry.fsck(repair=True)
+
+
+def test_a_check_waits_for_nobody_and_holds_up_nobody(registry: Registry) -> None:
+    """It reads copies: another's transaction is open all the while, and is committed afterwards."""
+    with open_registry(registry.folder) as other, other.transaction():
+        other.models.create(name="three")
+        assert registry.fsck(deep=True).findings == []
+        assert registry.check(deep=True) == []
+    assert registry.fsck().operations == 3
