@@ -195,6 +195,16 @@ def cli() -> None:
     """
 
 
+def _keep_lines(command: click.Command) -> None:
+    r"""Let examples in help texts stay as they are written: raw docstrings hold ``\b`` as two characters."""
+    if command.help is not None:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _keep_lines(one)
+
+
 for _commands in SECTIONS.values():
     for _command in _commands:
         cli.add_command(_command)
+_keep_lines(cli)

@@ -43,6 +43,7 @@ _SPELLINGS: Final = (
     ("Remove it with force=True to drop those links.", "Add --force to remove it and drop those links."),
     ("Remove it with force=True.", "Add --force to remove it."),
     ("Check the path, or create it.", "Registering a model makes one; --registry names another."),
+    ("Give keep_best and by together.", "Give --keep-best and --by together."),
     ("Choose another path, or overwrite it.", "Choose another path, or add --overwrite."),
 )
 """Advice to people who write Python, and what it is here."""

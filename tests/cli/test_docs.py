@@ -48,6 +48,16 @@ def test_every_command_and_option_explains_itself(name: str) -> None:
             assert parameter.help, f"{name} {parameter.opts}"
 
 
+@pytest.mark.parametrize("name", _ALL)
+def test_examples_stay_on_lines_of_their_own(name: str) -> None:
+    """As they are written, without the mark that says so."""
+    text = CliRunner().invoke(cli, [*name.split(), "--help"]).stdout
+
+    assert "\\b" not in text
+    for example in re.findall(r"^ {4}(modelstore .*)$", _ALL[name].help or "", re.MULTILINE):
+        assert f"    {example}\n" in text
+
+
 def test_the_help_fits_into_a_terminal() -> None:
     """80 columns, and no summary cut off."""
     text = CliRunner().invoke(cli, ["--help"]).stdout
