@@ -96,12 +96,14 @@ def collect(
         dry_run: Only say what would go.
 
     Raises:
-        InvalidRequestError: A time is negative or none.
+        InvalidRequestError: A time is negative or none, or this thread is in a transaction, which could be undone.
         ReadOnlyRegistryError: The registry cannot be written.
     """
     for seconds in (grace_s, keep_former_s):
         if not isinstance(seconds, (int, float)) or not seconds >= 0:
             raise InvalidRequestError(f"{seconds!r} is no time in seconds")
+    if registry.database.in_transaction:
+        raise InvalidRequestError("Bytes cannot be deleted as part of a transaction", "Collect after its end.")
     if registry.database.read_only and not dry_run:
         raise ReadOnlyRegistryError(f"The registry at {registry.folder} is read-only for this user")
     registry.flush_reports()

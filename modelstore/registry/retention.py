@@ -79,6 +79,8 @@ class Retention:
 def retain(registry: Registry, rules: Rules, *, keep_weights: bool = False, dry_run: bool = False) -> Retention:
     """Remove the models that no rule keeps; see `modelstore.registry.registry.Registry.retain`."""
     rules.check()
+    if registry.database.in_transaction and not keep_weights:
+        raise InvalidRequestError("Bytes cannot be deleted as part of a transaction", "Let retain() be one by itself.")
     registry.flush_reports()
     kept: Counter[Kept] = Counter()
     doomed = list(_doomed(registry, rules, kept))

@@ -270,6 +270,8 @@ def test_nothing_that_makes_no_sense_is_accepted(registry: Registry) -> None:
     for wrong in (-1, float("nan"), "1d"):
         with pytest.raises(InvalidRequestError):
             registry.gc(grace_s=wrong)  # type: ignore[arg-type]
+    with registry.transaction(), pytest.raises(InvalidRequestError):
+        registry.gc()
     registry.database.read_only = True
     registry.gc(dry_run=True)
     with pytest.raises(ReadOnlyRegistryError):
