@@ -85,8 +85,9 @@ def test_it_is_copied_to_another_filesystem(folder: Path, elsewhere: Path) -> No
     assert not any(p.stat().st_mode & 0o222 for p in stored)
 
 
-def test_a_registry_in_use_stays_where_it_is(folder: Path, tmp_path: Path) -> None:
+def test_a_registry_in_use_stays_where_it_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By another process, or by another object of this one."""
+    monkeypatch.setattr("modelstore.index.exclusive._PATIENCE_S", 0.1)
     code = (
         "import sys, modelstore.registry as r; kept = r.open_registry(sys.argv[1]); print('open', flush=True); input()"
     )
