@@ -369,6 +369,8 @@ def winners(connection: sqlite3.Connection, kind: str, entity: str, changes: lis
             stamp = _keyed_stamp(connection, kind, found.key, entity, change)
             if stamp is not None:
                 result[change] = stamp
+        elif kind == "model" and found.published is not None and change in _FROZEN:
+            result[change] = found.published
         else:
             result[change] = found.stamps.get(change, found.created)
     return result

@@ -74,7 +74,10 @@ Objects = Literal["all", "published", "none", "wanted"]
 
 _OWN = "SELECT entity FROM ops WHERE substr(stamp, 17) IN (SELECT id FROM writers)"
 _MODELS = "SELECT id, uri, digest, NULL, size FROM models WHERE state < 2 AND uri LIKE 'modelstore://%'"
-_PLOTS = "SELECT entity, NULL, digest, name, size FROM plots WHERE digest IS NOT NULL"
+_PLOTS = (
+    "SELECT entity, NULL, digest, name, size FROM plots WHERE digest IS NOT NULL"
+    " AND entity NOT IN (SELECT id FROM models WHERE state = 2)"
+)
 _REFERENCES: Final[dict[Objects, str]] = {
     "all": f"{_MODELS} UNION ALL {_PLOTS}",
     "published": f"{_MODELS} AND published_op IS NOT NULL UNION ALL {_PLOTS}"

@@ -310,3 +310,13 @@ def test_where_there_is_no_registry_none_is_made(ann: Registry, tmp_path: Path) 
     with pytest.raises(RegistryNotFoundError, match="init"):
         open_partner(str(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_removal_of_a_published_model_knew_of_the_publication(ann: Registry, bob: Registry) -> None:
+    """The same person published and removed it: no conflict, neither here nor where it arrives."""
+    model = ann.models.create(name="m", uri="s3://bucket/m.pt").id
+    ann.models.publish(model)
+    ann.models.delete(model)
+
+    assert meet(ann, bob).conflicts == []
+    assert state(ann) == state(bob) == fold(o for _, o in ann.operations())
