@@ -7,6 +7,8 @@
 | `MODELSTORE_HOME` | parent of both, in place of the user's data and cache directories | |
 | `MODELSTORE_DEFAULT_OUTPUT_URI` | where weights go by default (also `CLEARML_DEFAULT_OUTPUT_URI`) | the registry |
 | `MODELSTORE_ACTOR` | who makes changes | user@host |
+| `MODELSTORE_INDEX` | local folder of the indexes of shared registries | `index` in the state directory |
+| `MODELSTORE_OFFLINE` | 1 to read what is known of a shared registry, without asking its home | 0 |
 | `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
 """
 
@@ -18,12 +20,22 @@ from typing import Final
 
 from modelstore.errors import InvalidRequestError
 
-__all__ = ["actor", "cache_folder", "cache_max_bytes", "default_output_uri", "registry_uri", "sources"]
+__all__ = [
+    "actor",
+    "cache_folder",
+    "cache_max_bytes",
+    "default_output_uri",
+    "index_folder",
+    "offline",
+    "registry_uri",
+    "sources",
+]
 
 # Setting to the variables that decide it, the stronger first.
 _VARIABLES: Final = {
     "registry": ("MODELSTORE_REGISTRY", "MODELSTORE_HOME"),
     "cache": ("MODELSTORE_CACHE", "MODELSTORE_HOME"),
+    "index": ("MODELSTORE_INDEX", "MODELSTORE_HOME"),
     "cache_max_bytes": ("MODELSTORE_CACHE_MAX_BYTES",),
     "default_output_uri": ("MODELSTORE_DEFAULT_OUTPUT_URI", "CLEARML_DEFAULT_OUTPUT_URI"),
     "actor": ("MODELSTORE_ACTOR",),
@@ -54,6 +66,24 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("modelstore", appauthor=False))
+
+
+def index_folder() -> Path:
+    """Return the folder of this host's private indexes of shared registries."""
+    given = os.environ.get("MODELSTORE_INDEX")
+    if given:
+        return Path(given).expanduser().absolute()
+    home = os.environ.get("MODELSTORE_HOME")
+    if home:
+        return Path(home).expanduser().absolute() / "index"
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("modelstore", appauthor=False)) / "index"
+
+
+def offline() -> bool:
+    """Tell whether shared registries are read as they are known here, without asking their home."""
+    return os.environ.get("MODELSTORE_OFFLINE", "") not in {"", "0"}
 
 
 def cache_max_bytes() -> int | None:

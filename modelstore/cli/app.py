@@ -68,6 +68,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     ),
     "Registry": (
         keeping.demo,
+        keeping.init,
         keeping.where,
         keeping.doctor,
         upkeep.fsck,
@@ -96,6 +97,8 @@ Exit codes:
 Environment:
   MODELSTORE_REGISTRY    the registry to use, a folder or URI
   MODELSTORE_CACHE       the folder of local copies of remote weights
+  MODELSTORE_INDEX       the folder of this host's indexes of shared registries
+  MODELSTORE_OFFLINE=1   read what is known of a shared registry without asking its folder
   MODELSTORE_ACTOR       who makes changes [default: user@host]
   MODELSTORE_PROGRESS=0  no progress bars
   MODELSTORE_TRACEBACK=1 tracebacks with errors, for reporting a bug

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelstore.registry import Registry
     from modelstore.registry.doctor import Finding
 
-__all__ = ["completion", "demo", "doctor", "print_finding", "rebuild", "uploads", "where"]
+__all__ = ["completion", "demo", "doctor", "init", "print_finding", "rebuild", "uploads", "where"]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -34,6 +34,32 @@ def demo(context: click.Context) -> None:
 
     uri = session_of(context).uri
     context.exit(demonstration.main([] if uri is None else ["--registry", uri]))
+
+
+@click.command(short_help="Make a registry.")
+@click.argument("folder", required=False)
+@click.option("--shared", is_flag=True, help="One that several hosts use at once through a shared folder.")
+@json_option
+@registry_option
+@click.pass_context
+def init(context: click.Context, folder: str | None, shared: bool, as_json: bool) -> None:
+    r"""Make a registry in FOLDER; one that is there already is no error.
+
+    Only a shared registry needs this: others are made when something is first registered.
+
+    \b
+    Examples:
+      modelstore init --shared /mnt/team/models
+      export MODELSTORE_REGISTRY=/mnt/team/models
+    """
+    from modelstore.registry import open_registry
+
+    uri = folder if folder is not None else session_of(context).uri
+    registry = context.with_resource(open_registry(uri, shared=True if shared else None))
+    if as_json:
+        print_json({"registry": str(registry.folder), "kind": registry.kind, "id": registry.id})
+    else:
+        print_lines([f"{registry.folder} is a {registry.kind} registry"])
 
 
 @click.command(short_help="Show which registry, cache and settings are used.")

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelstore.errors import (
     CorruptRegistryError,
@@ -39,10 +39,25 @@ from modelstore.records.values import scalar_of
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["Database", "translated"]
+
+class Journal(Protocol):
+    """Where operations are kept that are not kept in the database alone."""
+
+    def take_in(self) -> None:
+        """Bring the database up to date."""
+
+    def begin(self, connection: sqlite3.Connection) -> int:
+        """Note the beginning of a write transaction."""
+
+    def append(self, connection: sqlite3.Connection, after: int) -> bool:
+        """Keep the operations written since `begin`; returns whether there were any."""
+
+
+__all__ = ["Database", "Journal", "translated"]
 
 BUSY_TIMEOUT_S = 60.0
 _PATIENCE_MS = 20
+_SYNCHRONOUS_NORMAL = 1
 _SYNCHRONOUS_FULL = 2
 _CACHE_KIB = 8_000
 """Pages that a connection keeps: with SQLite's 2,000, a walk among a million models reads the same ones many times."""
@@ -114,9 +129,11 @@ class Database:
         path: The file.
         backups: Folder that gets a copy of the file before a migration.
         create: Make the file when it is missing. Without it, a missing file is an error.
+        durable: Commits survive a power cut. Without it they may be lost, the last ones first; never half of one.
 
     Attributes:
         path: The file.
+        journal: Where operations are kept as well; None for the database alone.
         read_only: Whether this user cannot write it.
         generation: Grows whenever a write transaction of this process has ended, well or not.
 
@@ -126,8 +143,10 @@ class Database:
         ReadOnlyRegistryError: It must be created or migrated, and cannot be written.
     """
 
-    def __init__(self, path: Path, backups: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, backups: Path, *, create: bool = True, durable: bool = True) -> None:
         self.path = path
+        self.journal: Journal | None = None
+        self._synchronous = _SYNCHRONOUS_FULL if durable else _SYNCHRONOUS_NORMAL
         self._backups = backups
         self._local = threading.local()
         self._open_lock = threading.Lock()
@@ -273,7 +292,7 @@ class Database:
                 return self.connect_read_only()
             connection = connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL}")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 return self._furnish(connection)
             except BaseException:
                 connection.close()
@@ -355,16 +374,20 @@ class Database:
         return bool(getattr(self._local, "depth", 0)) and self._pid == os.getpid()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, private: bool = False) -> Iterator[sqlite3.Connection]:
         """Give the connection inside a write transaction; nested use joins the outer one.
 
         Everything in it is committed together, durable on disk when the outermost block ends, or, when the block
         raises or the process dies, not at all.
 
+        Args:
+            private: Leave the journal alone: what is written came from it, or is of this machine alone.
+
         Raises:
             ReadOnlyRegistryError: The registry cannot be written.
             RegistryBusyError: Others kept it locked too long.
             StorageFullError: No space; nothing was changed.
+            StorageError: The journal could not be read or written; nothing was changed, or the error says so.
         """
         if self.read_only:
             raise ReadOnlyRegistryError(
@@ -374,12 +397,17 @@ class Database:
         if self.in_transaction:
             yield connection
             return
+        journal = None if private else self.journal
+        if journal is not None:
+            journal.take_in()
         with self._turns.mine(), translated(self.path):
             connection.execute("BEGIN IMMEDIATE")
             self._local.depth = 1
             try:
+                after = 0 if journal is None else journal.begin(connection)
                 yield connection
-                connection.execute("COMMIT")
+                kept = journal is not None and journal.append(connection, after)
+                self._commit(connection, kept=kept)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -387,6 +415,17 @@ class Database:
             finally:
                 self._local.depth = 0
                 self.generation += 1  # in this thread's turn: none is lost
+
+    def _commit(self, connection: sqlite3.Connection, *, kept: bool) -> None:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not kept:
+                raise
+            raise RegistryError(
+                f"The change is made, and in the journal; the index {self.path} could not note it ({error})",
+                "Do not repeat it: the index takes it in later.",
+            ) from error
 
     @contextmanager
     def write_if_free(self) -> Iterator[sqlite3.Connection | None]:

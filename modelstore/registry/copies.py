@@ -142,6 +142,8 @@ class LocalCopies:
 
     def _file(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
         parsed = parse_object_uri(uri)
+        if parsed is not None and self._registry.kind == "shared":
+            return self._from_share(*parsed, force=force, verify=verify)
         if parsed is not None:
             path = self.objects.path(*parsed)
             if not path.exists():
@@ -156,6 +158,16 @@ class LocalCopies:
         if record.digest is not None:
             self.check_file(path_or_none, record.digest, verify=verify)
         return path_or_none
+
+    def _from_share(self, digest: str, name: str, *, force: bool, verify: bool) -> Path:
+        """Return the cached copy of an object of a shared registry: each host reads it once."""
+        try:
+            return self._cached(self.objects.path(digest, name).as_uri(), digest, force=force, verify=verify).path
+        except BlobNotFoundError:
+            other = self.objects.find(digest)
+            if other is None:
+                raise
+            return self._cached(other.as_uri(), digest, force=force, verify=verify).path
 
     def _fetch(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
         """Fetch remote weights, and notice when they are not what they were.

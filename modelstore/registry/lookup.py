@@ -35,6 +35,7 @@ def find_model(registry: Registry, text: str, *, which: Which = "present") -> Mo
         InvalidRequestError: Several do; the message names them.
     """
     wanted = text.strip()
+    registry.refresh()
     found = _candidates(registry, wanted, _STATES[which])
     if which == "any" and len(found) > 1:
         found = [record for record in found if not record.deleted] or found
@@ -99,6 +100,7 @@ def beginning_with(registry: Registry, text: str, limit: int) -> list[tuple[str,
     Returns:
         Id or name, and the model's name.
     """
+    registry.refresh()
     for column in ("id", "name"):
         rows = registry.database.all(
             f"SELECT {column}, name FROM models WHERE state = 0 AND name IS NOT NULL AND substr({column}, 1, ?) = ?"
@@ -129,6 +131,7 @@ class Lineage:
 
 def lineage(registry: Registry, record: ModelRecord) -> Lineage:
     """Return what surrounds a model; what was removed meanwhile is left out."""
+    registry.refresh()
     database = registry.database
     with database.snapshot():
         task = reader.task(database, record.task) if record.task else None

@@ -70,6 +70,7 @@ class Models:
         Raises:
             ModelNotFoundError: There is no such model.
         """
+        self._registry.refresh()
         record = reader.model(self._database, checked_id(model_id))
         if record is None:
             raise ModelNotFoundError(f"There is no model {model_id} in {self._registry.folder}", "Check the id.")
@@ -88,6 +89,7 @@ class Models:
             uri: As registered; a path of bytes that the registry holds itself is recognised too.
             archived: Also consider archived models.
         """
+        self._registry.refresh()
         wanted = self._registry.weights.logical(uri)
         redirects = self._registry.weights.redirects
         rows = self._database.all(
@@ -132,6 +134,7 @@ class Models:
 
     def links(self, model_id: str, direction: str | None = None) -> list[Link]:
         """Return the links that tasks have to a model ("input" uses it, "output" made it), oldest first."""
+        self._registry.refresh()
         return reader.links_of_model(self._database, checked_id(model_id), direction)
 
     # -- creating --------------------------------------------------------------------------------------------------

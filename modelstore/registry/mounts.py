@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["machine_id", "network_filesystem", "process_is_alive"]
+__all__ = ["boot_id", "machine_id", "network_filesystem", "process_is_alive"]
 
 _NETWORK: Final = frozenset(
     (
@@ -48,6 +48,15 @@ def machine_id() -> str:
         if text:
             return text
     return os.uname().nodename
+
+
+def boot_id() -> str:
+    """Return what tells this start of the kernel from others; "" where nothing does."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
 
 
 def process_is_alive(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,20 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from modelstore import config
 from modelstore.errors import (
-    CorruptRegistryError,
     InvalidRequestError,
-    NetworkFilesystemError,
-    NewerRegistryError,
-    ReadOnlyRegistryError,
-    RegistryNotFoundError,
 )
-from modelstore.ids import new_id, new_writer, now_ms
+from modelstore.ids import new_writer, now_ms
 from modelstore.index import fold, ops
 from modelstore.index.database import Database
 from modelstore.index.ingest import Ingested, append_own, ingest, rebuild
 from modelstore.journal import Draft, seal
 from modelstore.records.operations import Action, EntityKind, Operation
 from modelstore.registry import mounts
+from modelstore.registry.kinds import open_form
 from modelstore.registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -44,8 +39,6 @@ __all__ = ["Registry", "open_registry"]
 
 T = TypeVar("T")
 
-FORMAT_FILE: Final = "modelstore.json"
-FORMAT: Final = 1
 _KNOWN_BUT_NOT_YET: Final = ("http", "https", "postgresql", "postgres")
 
 
@@ -70,14 +63,24 @@ class Registry(Upkeep):
         create: Make the registry when the folder has none.
         cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
         actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
+        shared: Whether the registry is one that several hosts use at once; None takes what it is, and makes a new one
+            shared where its folder lies on a network filesystem.
+        offline: Read what this host knows of a shared registry, without looking for what others have written; writing
+            is an error then. None takes `MODELSTORE_OFFLINE`.
+
+    Attributes:
+        kind: "local" or "shared".
+        id: The registry's id.
+        folder: The registry's folder.
+        private: Folder of the index: the registry's own, or, when that is shared, one on this host's disk.
 
     Raises:
         RegistryNotFoundError: There is none, and ``create`` is False.
-        InvalidRequestError: The URI is of no kind that this version can open.
+        InvalidRequestError: The URI is of no kind that this version can open, or the registry of another than asked.
         NewerRegistryError: A newer modelstore wrote it.
         CorruptRegistryError: Its database or format file is damaged.
         ReadOnlyRegistryError: It must be created, and the folder cannot be written.
-        NetworkFilesystemError: The folder lies on a network filesystem.
+        NetworkFilesystemError: A registry of one machine lies on a network filesystem.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class Registry(Upkeep):
         create: bool = True,
         cache: str | os.PathLike[str] | None = None,
         actor: str | None = None,
+        shared: bool | None = None,
+        offline: bool | None = None,
     ) -> None:
         self.folder = _folder(config.registry_uri() if uri is None else uri)
         self.actor = actor or config.actor()
@@ -95,64 +100,29 @@ class Registry(Upkeep):
         self._local = threading.local()
         self._writer: tuple[int, str] | None = None
         self._parts: dict[str, Any] = {}
-        self._open(create=create)
-        self.database = Database(self.folder / "registry.db", self.folder / "backups", create=True)
+        self._offline = offline
+        self.kind, self.id = open_form(self.folder, create=create, shared=shared)
+        if self.kind == "shared":
+            self._open_shared()
+        else:
+            self.private = self.folder
+            self.database = Database(self.folder / "registry.db", self.folder / "backups")
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def _open(self, *, create: bool) -> None:
-        kind = mounts.network_filesystem(self.folder)
-        if kind is not None:
-            raise NetworkFilesystemError(
-                f"{self.folder} lies on a network filesystem ({kind}), where SQLite loses writes of concurrent hosts",
-                "Keep the registry on a local disk, and let set_upload_destination() or output_uri name the share.",
-            )
-        path = self.folder / FORMAT_FILE
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            self._create(path, create=create)
-            return
-        except NotADirectoryError as error:
-            raise InvalidRequestError(f"{self.folder} is no folder", "Name a folder for the registry.") from error
-        except OSError as error:
-            raise ReadOnlyRegistryError(
-                f"{path} cannot be read ({error.strerror})", "Check its permissions."
-            ) from error
-        try:
-            record = json.loads(text)
-            kind, version, self.id = str(record["kind"]), int(record["format"]), str(record["id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptRegistryError(f"{path} is damaged", "Restore it from a backup.") from error
-        if version > FORMAT or kind != "local":
-            raise NewerRegistryError(
-                f"The registry at {self.folder} is of kind {kind!r}, format {version}; this modelstore opens kind "
-                f"'local' up to format {FORMAT}",
-                'Upgrade with: pip install -U "modelstore-local"',
-            )
+    def _open_shared(self) -> None:
+        """Open this host's private index of a shared registry, and tie it to the journal in the registry's folder."""
+        from modelstore.journal.folder import FolderHome
+        from modelstore.registry.places import private_folder
+        from modelstore.registry.shared import SharedJournal
 
-    def _create(self, path: Path, *, create: bool) -> None:
-        """Make the folder and its format file; of several processes that do so at once, one file stands."""
-        if not create and not (self.folder / "registry.db").exists():
-            raise RegistryNotFoundError(f"There is no registry at {self.folder}", "Check the path, or create it.")
-        record = {"format": FORMAT, "kind": "local", "id": new_id(), "software": "modelstore"}
-        temporary = path.with_name(f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
-            try:
-                os.link(temporary, path)  # fails when another process was first, unlike a rename
-            except FileExistsError:
-                record = json.loads(path.read_text())
-            finally:
-                temporary.unlink()
-        except (NotADirectoryError, FileExistsError) as error:
-            raise InvalidRequestError(f"{self.folder} is no folder", "Name a folder for the registry.") from error
-        except OSError as error:
-            raise ReadOnlyRegistryError(
-                f"A registry cannot be created in {self.folder} ({error.strerror})", "Check the folder's permissions."
-            ) from error
-        self.id = str(record["id"])
+        self.private = private_folder(self.folder, self.id)
+        home = FolderHome(self.folder)
+        offline = config.offline() if self._offline is None else self._offline
+        if not offline:
+            home.create()
+        self.database = Database(self.private / "registry.db", self.private / "backups", durable=False)
+        self.database.journal = SharedJournal(home, self.database, self._writer_id, offline=offline)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -207,6 +177,29 @@ class Registry(Upkeep):
         from modelstore.registry.remotes import Remotes
 
         return self._part("remotes", Remotes)
+
+    def refresh(self) -> None:
+        """Take in what others have written to a shared registry; every public read and write does so by itself.
+
+        Raises:
+            StorageError: The registry's folder cannot be read.
+        """
+        journal = self.database.journal
+        if journal is not None and not getattr(self._local, "reading", False):
+            journal.take_in()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Look once for what others have written, however much the block reads."""
+        if self.database.journal is None or getattr(self._local, "reading", False):
+            yield
+            return
+        self.refresh()
+        self._local.reading = True
+        try:
+            yield
+        finally:
+            self._local.reading = False
 
     def flush_reports(self) -> None:
         """Write what this process has reported and not written yet, so that what is read next has it.
@@ -291,11 +284,13 @@ class Registry(Upkeep):
         Stamps must stay unique when somebody copies a registry and both copies go on: the copy's database file has
         another inode.
         """
-        if self._writer is not None and self._writer[0] == os.getpid():
-            return self._writer[1]
+        if self.kind == "local" and self._writer is not None and self._writer[0] == os.getpid():
+            return self._writer[1]  # that of a shared registry may have been given up by another process
         status = os.stat(self.database.path)
         filesystem = os.statvfs(self.database.path).f_fsid
         fingerprint = f"{mounts.machine_id()}:{filesystem:x}:{status.st_ino}"
+        if self.kind == "shared":  # indexes travel with images of machines and containers
+            fingerprint += f":{mounts.boot_id()}:{os.uname().nodename}"
         with self.database.write() as connection:
             row = connection.execute("SELECT id FROM writers WHERE fingerprint = ?", (fingerprint,)).fetchone()
             writer = row[0] if row is not None else new_writer()
@@ -321,6 +316,7 @@ class Registry(Upkeep):
 
     def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
         """Yield the journal's operations in order of arrival with their numbers, behind number ``after``."""
+        self.refresh()
         return ops.read(self.database.connection, after, limit)
 
     def rebuild(self) -> int:
@@ -381,6 +377,7 @@ class Registry(Upkeep):
         from modelstore.index.readonly import select
 
         self.flush_reports()
+        self.refresh()
         return select(self.database, statement)
 
     # -- end -------------------------------------------------------------------------------------------------------
@@ -436,6 +433,8 @@ def open_registry(
     create: bool = True,
     cache: str | os.PathLike[str] | None = None,
     actor: str | None = None,
+    shared: bool | None = None,
+    offline: bool | None = None,
 ) -> Registry:
     """Open a registry; see `Registry` for the arguments and errors."""
-    return Registry(uri, create=create, cache=cache, actor=actor)
+    return Registry(uri, create=create, cache=cache, actor=actor, shared=shared, offline=offline)

@@ -86,7 +86,7 @@ def _told(registry: Registry, wanted: list[str], *, keep_weights: bool, force: b
     for record in () if force else records:
         registry.models.check_unused(record)
     pending = [] if keep_weights else _uploads(registry, wanted)
-    freed = 0 if keep_weights else _exclusive_bytes(registry, records)
+    freed = 0 if keep_weights or registry.kind == "shared" else _exclusive_bytes(registry, records)
     return Removal(tuple(records), tuple(links), tuple(pending), freed, dry_run=True)
 
 

@@ -258,6 +258,8 @@ class Reports:
             self._write(self._staged)
 
     def _write(self, buffer: _Buffer) -> None:
+        if buffer.stamps:
+            self._registry.refresh()  # a write to a shared journal may have failed after it took effect
         if buffer and not (buffer.stamps and ops.contains(self._database.connection, buffer.stamps[0])):
             drafts = buffer.drafts()
             with self._database.write():
@@ -316,6 +318,7 @@ class Reports:
     def series(self, entity: str, title: str | None = None, series: str | None = None) -> list[SeriesRecord]:
         """Return the scalar series of a model or task, sorted by title and name; single values are among them."""
         self.flush()
+        self._registry.refresh()
         return index.series(self._database.connection, entity, title, series)
 
     def blocks(self, record: SeriesRecord) -> list[tuple[bytes, bytes, bytes]]:
@@ -329,6 +332,7 @@ class Reports:
     def plots(self, entity: str) -> list[PlotRecord]:
         """Return the plots, pictures and files of a model or task, sorted by title, series and iteration."""
         self.flush()
+        self._registry.refresh()
         return index.plots(self._database.connection, entity)
 
     def load_figure(self, plot: PlotRecord) -> dict[str, Any]:

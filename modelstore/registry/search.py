@@ -149,8 +149,9 @@ class ModelSearch:
     def _checked(self, registry: Registry) -> ModelQuery:
         query = self.query()
         registry.flush_reports()
-        if self.project is not None:
-            registry.tasks.project(self.project)
+        with registry.reading():
+            if self.project is not None:
+                registry.tasks.project(self.project)
         if query.where is not None and has_search(query.where):
             catch_up(registry.database)
         return query

@@ -100,6 +100,7 @@ class TaskSearch:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidRequestError(f"A limit is a number of 1 or more, not {limit!r}", "None asks for all.")
         node, database = self.condition(), registry.database
+        registry.refresh()
         with database.snapshot():
             sql, values = select_tasks(
                 node, IndexFacts(database.one), archived=self.archived, order_by=self._orders(), limit=limit

@@ -49,6 +49,7 @@ class Tasks:
         Raises:
             TaskNotFoundError: There is no such task.
         """
+        self._registry.refresh()
         text = task_id.strip() if isinstance(task_id, str) else task_id
         record = reader.task(self._database, text) if is_id(text) else None
         if record is None or (record.deleted and not deleted):
@@ -67,14 +68,17 @@ class Tasks:
 
     def links(self, task_id: str, direction: str) -> list[Link]:
         """Return a task's links to models, in the order in which they were made."""
+        self._registry.refresh()
         return reader.links_of_task(self._database, task_id, direction)
 
     def made(self, task_id: str) -> list[str]:
         """Return the ids of the models that a task made, oldest first."""
+        self._registry.refresh()
         return reader.models_of_task(self._database, task_id)
 
     def items(self, task_id: str, prefix: str) -> dict[str, Any]:
         """Return a task's hyper-parameters (``prefix`` "param:") or configuration objects ("config:")."""
+        self._registry.refresh()
         return reader.items(self._database, task_id, prefix)
 
     def project(self, name: str) -> ProjectRecord:
@@ -83,6 +87,7 @@ class Tasks:
         Raises:
             ProjectNotFoundError: There is none of that name; the message names the nearest.
         """
+        self._registry.refresh()
         found = reader.projects(self._database, [rules.check_text("project name", name)])
         if found:
             return found[0]
@@ -99,6 +104,7 @@ class Tasks:
         Raises:
             ProjectNotFoundError: It has the form of an id, and there is no such project.
         """
+        self._registry.refresh()
         name = next(
             (record.name for record in reader.projects(self._database) if value in (record.id, record.name)), None
         )
@@ -108,6 +114,7 @@ class Tasks:
 
     def projects(self) -> list[ProjectRecord]:
         """Return every project, sorted by name, with the numbers of its models and tasks."""
+        self._registry.refresh()
         return reader.projects(self._database, counted=True)
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ class Uploads:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        # Hosts that share a registry know only their own uploads, and clean up only among those.
+        self._folder = "uploads" if registry.kind == "local" else f"uploads/{_host(registry)}"
         self._forget()
         ending.watch(self)
 
@@ -105,10 +107,10 @@ class Uploads:
     def adopt(self, snapshot: Snapshot) -> None:
         """Move a snapshot to where it waits for its upload."""
         assert snapshot.path is not None  # noqa: S101 - only a snapshot that is still here is sent
-        folder = self._registry.folder / "uploads"
+        folder = self._registry.folder / self._folder
         target = folder / new_id()
         with translated(target, writing=True):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             os.rename(snapshot.path, target)  # step 1
         snapshot.path = target
 
@@ -138,7 +140,7 @@ class Uploads:
                 "INSERT INTO uploads (model, snapshot, destination, changes, status, host, pid, actor, created)"
                 " VALUES (?,?,?,?,'pending',?,?,?,?)",
                 (
-                    model_id, f"uploads/{path.name}", destination, json.dumps(changes), os.uname().nodename,
+                    model_id, f"{self._folder}/{path.name}", destination, json.dumps(changes), os.uname().nodename,
                     os.getpid(), self._registry.actor, now_ms(),
                 ),
             )  # fmt: skip
@@ -405,6 +407,13 @@ class _Checkpoint:
             connection.execute(
                 "UPDATE uploads SET changes = json_set(changes, '$.checkpoint', ?) WHERE id = ?", (state, self._id)
             )
+
+
+def _host(registry: Registry) -> str:
+    """Return a name for one private index on one host."""
+    import hashlib
+
+    return hashlib.sha256(f"{os.uname().nodename}:{registry.private}".encode()).hexdigest()[:16]
 
 
 def is_alive(upload: UploadRecord) -> bool:

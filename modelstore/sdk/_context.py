@@ -142,6 +142,8 @@ def open_registry(
     create: bool = True,
     cache: str | os.PathLike[str] | None = None,
     actor: str | None = None,
+    shared: bool | None = None,
+    offline: bool | None = None,
 ) -> Registry:
     """Open a registry. Use it as a context manager to have the SDK classes work on it and to close it at the end.
 
@@ -150,16 +152,20 @@ def open_registry(
         create: Make the registry when the folder has none.
         cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
         actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
+        shared: True for a registry that several hosts use at once through one folder, False for one of this machine;
+            None takes what it is, and makes a new one shared where its folder lies on a network filesystem.
+        offline: Read what this host knows of a shared registry, without looking for what others have written; writing
+            is an error then. None takes `MODELSTORE_OFFLINE`.
 
     Returns:
         The registry, safe to share between threads and with forked children.
 
     Raises:
         RegistryNotFoundError: There is none, and ``create`` is False.
-        InvalidRequestError: The URI is of no kind that this version can open.
+        InvalidRequestError: The URI is of no kind that this version can open, or of another than asked.
         NewerRegistryError: A newer modelstore wrote it.
         CorruptRegistryError: Its database or format file is damaged.
         ReadOnlyRegistryError: It must be created, and the folder cannot be written.
-        NetworkFilesystemError: The folder lies on a network filesystem.
+        NetworkFilesystemError: A registry of one machine lies on a network filesystem.
     """
-    return Registry(uri, create=create, cache=cache, actor=actor)
+    return Registry(uri, create=create, cache=cache, actor=actor, shared=shared, offline=offline)

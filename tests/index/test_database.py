@@ -83,9 +83,9 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_a_newer_kind_of_folder_is_refused(tmp_path: Path) -> None:
     """The folder's format file decides which kind it is."""
     open_registry(tmp_path / "r").close()
-    (tmp_path / "r" / "modelstore.json").write_text('{"format": 1, "kind": "shared", "id": "x"}')
+    (tmp_path / "r" / "modelstore.json").write_text('{"format": 1, "kind": "served", "id": "x"}')
 
-    with pytest.raises(NewerRegistryError, match="shared"):
+    with pytest.raises(NewerRegistryError, match="served"):
         open_registry(tmp_path / "r")
 
 

@@ -1,0 +1,128 @@
+"""What kind a registry is: its format file decides, so that two hosts cannot disagree."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from modelstore.errors import (
+    CorruptRegistryError,
+    InvalidRequestError,
+    NetworkFilesystemError,
+    NewerRegistryError,
+    ReadOnlyRegistryError,
+    RegistryNotFoundError,
+)
+from modelstore.ids import new_id
+from modelstore.registry import mounts
+
+__all__ = ["FORMAT", "FORMAT_FILE", "Form", "Kind", "create_form", "open_form"]
+
+FORMAT_FILE: Final = "modelstore.json"
+FORMAT: Final = 1
+
+Kind = Literal["local", "shared"]
+
+
+class Form(NamedTuple):
+    """What the format file of a registry says."""
+
+    kind: Kind
+    id: str
+
+
+def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form:
+    """Return what a registry is, made when there is none.
+
+    Args:
+        folder: The registry's folder.
+        create: Make it when the folder has none.
+        shared: Kind of the one that is made, and that one that exists must have; None takes any, and makes a shared
+            one where the folder lies on a network filesystem.
+
+    Raises:
+        RegistryNotFoundError: There is none, and ``create`` is False.
+        InvalidRequestError: It is of the other kind, or the path is no folder.
+        NetworkFilesystemError: A registry of one machine lies on a network filesystem.
+        NewerRegistryError, CorruptRegistryError, ReadOnlyRegistryError: It cannot be opened.
+    """
+    network = mounts.network_filesystem(folder)
+    form = _read(folder)
+    if form is None:
+        if not create and not (folder / "registry.db").exists():
+            raise RegistryNotFoundError(f"There is no registry at {folder}", "Check the path, or create it.")
+        old = (folder / "registry.db").exists()
+        form = create_form(folder, "shared" if not old and (shared or (shared is None and network)) else "local")
+    if shared is not None and shared != (form.kind == "shared"):
+        raise InvalidRequestError(
+            f"The registry at {folder} is of kind {form.kind!r}", "Choose another folder, or leave the kind out."
+        )
+    if form.kind == "local" and network is not None:
+        raise NetworkFilesystemError(
+            f"{folder} lies on a network filesystem ({network}), where SQLite loses writes of concurrent hosts",
+            "Make a shared registry (`modelstore init --shared FOLDER`) and bring its models there with"
+            " `modelstore push`, from a copy of this folder on a local disk.",
+        )
+    return form
+
+
+def _read(folder: Path) -> Form | None:
+    path = folder / FORMAT_FILE
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise InvalidRequestError(f"{folder} is no folder", "Name a folder for the registry.") from error
+    except OSError as error:
+        raise ReadOnlyRegistryError(f"{path} cannot be read ({error.strerror})", "Check its permissions.") from error
+    try:
+        record = json.loads(text)
+        kind, version, identity = str(record["kind"]), int(record["format"]), str(record["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptRegistryError(f"{path} is damaged", "Restore it from a backup.") from error
+    if version <= FORMAT and kind == "local":
+        return Form("local", identity)
+    if version <= FORMAT and kind == "shared":
+        return Form("shared", identity)
+    raise NewerRegistryError(
+        f"The registry at {folder} is of kind {kind!r}, format {version}; this modelstore opens kinds 'local' and"
+        f" 'shared' up to format {FORMAT}",
+        'Upgrade with: pip install -U "modelstore-local"',
+    )
+
+
+def create_form(folder: Path, kind: Kind) -> Form:
+    """Make the folder and its format file; of several processes that do so at once, one file stands.
+
+    Raises:
+        InvalidRequestError: The path is no folder.
+        ReadOnlyRegistryError: It cannot be written.
+    """
+    path = folder / FORMAT_FILE
+    record = {"format": FORMAT, "kind": kind, "id": new_id(), "software": "modelstore"}
+    temporary = path.with_name(f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.write(json.dumps(record, indent=1) + "\n")
+            if kind == "shared":
+                file.flush()
+                os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # fails when another process was first, unlike a rename
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except (NotADirectoryError, FileExistsError) as error:
+        raise InvalidRequestError(f"{folder} is no folder", "Name a folder for the registry.") from error
+    except OSError as error:
+        raise ReadOnlyRegistryError(
+            f"A registry cannot be created in {folder} ({error.strerror})", "Check the folder's permissions."
+        ) from error
+    form = _read(folder)
+    assert form is not None  # noqa: S101 - it was just written
+    return form

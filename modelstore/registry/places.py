@@ -1,0 +1,60 @@
+"""Where this host keeps its private index of a shared registry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from modelstore import config
+from modelstore.errors import NetworkFilesystemError, ReadOnlyRegistryError
+from modelstore.registry import mounts
+
+__all__ = ["private_folder"]
+
+
+def private_folder(location: Path, registry: str) -> Path:
+    """Return the folder of this user's private index of a shared registry, made when it is missing.
+
+    It lies on a local disk: where the user's home does not, in `/var/tmp`.
+
+    Args:
+        location: The registry's folder.
+        registry: The registry's id.
+
+    Raises:
+        NetworkFilesystemError: `MODELSTORE_INDEX` names a network filesystem.
+        ReadOnlyRegistryError: No folder can be written, or the one in `/var/tmp` belongs to somebody else.
+    """
+    place = hashlib.sha256(os.fsencode(os.path.realpath(location))).hexdigest()[:16]
+    name = f"{place}-{registry[:16]}"
+    given = config.index_folder()
+    network = mounts.network_filesystem(given)
+    if network is not None and config.sources()["index"] == "MODELSTORE_INDEX":
+        raise NetworkFilesystemError(
+            f"MODELSTORE_INDEX names {given}, which lies on a network filesystem ({network})",
+            "Name a folder on a local disk.",
+        )
+    if network is None:
+        try:
+            return _made(given / name)
+        except OSError:
+            if config.sources()["index"] == "MODELSTORE_INDEX":
+                raise ReadOnlyRegistryError(f"{given} cannot be written", "Check MODELSTORE_INDEX.") from None
+    own = Path(f"/var/tmp/modelstore-{os.getuid()}")  # noqa: S108 - its owner is checked
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.is_symlink() or own.stat().st_uid != os.getuid():
+            raise ReadOnlyRegistryError(f"{own} belongs to somebody else", "Set MODELSTORE_INDEX to a local folder.")
+        return _made(own / "index" / name)
+    except OSError as error:
+        raise ReadOnlyRegistryError(
+            f"No local folder for the index can be written ({error})", "Set MODELSTORE_INDEX to a local folder."
+        ) from error
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written")
+    return folder

@@ -1,0 +1,167 @@
+"""The journal of a shared registry and the private index of this host: what is new comes in, what is made goes out.
+
+Reading: one listing of the home's tips; what lies between them and the positions known here is taken into the index,
+together with the new positions. Writing: the operations of a transaction are appended to this index's own stream as
+one append just before the transaction is committed here.
+
+    1. everything new is taken in    2. the transaction's operations are appended: from here on others see them
+    3. their position is written, and the index commits
+
+Killed between 2 and 3, the operations are in the journal and not in the index: the next reader here takes them in as
+he does those of others, and finds that the own stream is longer than he knows. Whoever finds that begins a new writer:
+a stream is only continued where the index says that it ends, since it might also be a copied index that went on.
+(tests/registry/test_shared.py kills the process everywhere.)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from modelstore.errors import StorageError, StorageUnavailableError
+from modelstore.index import ops
+from modelstore.index.heads import raise_heads
+from modelstore.index.ingest import ingest
+from modelstore.journal.home import Home, StreamClosedError
+from modelstore.records.operations import Operation
+
+if TYPE_CHECKING:
+    from modelstore.index.database import Database
+
+__all__ = ["SharedJournal"]
+
+_TRIES: Final = 16
+_AT_ONCE: Final = 32 << 20
+"""Bytes of streams that are taken in together, in the order of their stamps: all of them are held in memory."""
+
+
+class SharedJournal:
+    """Keeps one private index and one home together; for any number of threads, and for forked children.
+
+    Args:
+        home: Where the streams are.
+        database: The private index.
+        writer: Returns the id of this index's writer; called inside write transactions.
+        offline: Read what is known here and do not ask the home; writing is an error then.
+    """
+
+    def __init__(self, home: Home, database: Database, writer: Callable[[], str], *, offline: bool) -> None:
+        self._home = home
+        self._database = database
+        self._writer = writer
+        self._offline = offline
+        self._seen: Mapping[str, int] | None = None
+
+    # -- coming in -------------------------------------------------------------------------------------------------
+
+    def take_in(self) -> None:
+        """Bring the index up to what had been acknowledged before this call; inside a transaction it does nothing.
+
+        Raises:
+            StorageError: The home cannot be read; the index stays as it was.
+        """
+        if self._offline or self._database.connection.in_transaction:
+            return
+        try:
+            tips = self._home.tips()
+        except StorageError as error:
+            raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
+        if tips is self._seen:
+            return
+        known = self._positions()
+        news = [(stream, tip - known.get(stream, 0)) for stream, tip in tips.items() if tip > known.get(stream, 0)]
+        while news:
+            group: list[str] = []
+            size = 0
+            while news and (not group or size + news[-1][1] <= _AT_ONCE):
+                stream, length = news.pop()
+                group.append(stream)
+                size += length
+            self._take_in(group, tips)
+        self._seen = tips
+
+    def _positions(self) -> dict[str, int]:
+        return dict(tuple(row) for row in self._database.all("SELECT name, position FROM streams"))
+
+    def _take_in(self, streams: list[str], tips: Mapping[str, int]) -> None:
+        with self._database.write(private=True) as connection:
+            known = self._positions()  # another process may have been first
+            spans = [(s, known.get(s, 0), tips[s]) for s in streams if tips[s] > known.get(s, 0)]
+            if not spans:
+                return
+            heads: dict[str, str] = {}
+            operations = self._read(spans, heads)
+            # Parents come before children then, which is the cheap way in; a transaction's operations stay together.
+            ordered = sorted(operations, key=lambda o: (o.batch or o.stamp, o.stamp)) if len(spans) > 1 else operations
+            ingest(connection, ordered)
+            connection.executemany(
+                "INSERT OR REPLACE INTO streams VALUES (?,?)", [(stream, end) for stream, _, end in spans]
+            )
+            raise_heads(connection, heads)
+            for stream, _, _ in spans:
+                # Ours, and longer than we know: never to be continued by this writer.
+                connection.execute(
+                    "UPDATE writers SET fingerprint = 'left:' || id WHERE id = ? AND fingerprint NOT LIKE 'left:%'",
+                    (stream[:16],),
+                )
+
+    def _read(self, spans: list[tuple[str, int, int]], heads: dict[str, str]) -> Iterator[Operation]:
+        for stream, start, end in spans:
+            writer = stream[:16]
+            for line in self._home.read(stream, start, end):
+                operation = Operation.from_json(line.decode())
+                if operation.stamp[16:] == writer:
+                    heads[writer] = max(heads.get(writer, ""), operation.stamp)
+                yield operation
+
+    # -- going out -------------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Any) -> int:
+        """Return where the operations of the transaction that begins will start."""
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
+
+    def append(self, connection: Any, after: int) -> bool:
+        """Write the operations of a transaction that is about to be committed into the journal.
+
+        Args:
+            connection: Inside the transaction.
+            after: What `begin` returned.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            StorageError: They could not be written; the transaction must be rolled back.
+        """
+        lines = [_line(operation) for _, operation in ops.read(connection, after)]
+        if not lines:
+            return False
+        if self._offline:
+            raise StorageUnavailableError("Nothing can be written with MODELSTORE_OFFLINE=1", "Unset it.")
+        stream, tip = self._stream(connection)
+        for _ in range(_TRIES):
+            try:
+                sys.audit("modelstore.step", "shared.write.1")
+                end = self._home.append(stream, tip, lines)
+                break
+            except StreamClosedError:  # packed, or continued by a copy of this index
+                stream, tip = f"{stream[:17]}{int(stream[17:], 16) + 1:04x}", 0
+        else:
+            raise StorageError("The journal accepts no stream of this host", "Try again.")
+        sys.audit("modelstore.step", "shared.write.2")
+        connection.execute("INSERT OR REPLACE INTO streams VALUES (?,?)", (stream, end))
+        sys.audit("modelstore.step", "shared.write.3")
+        return True
+
+    def _stream(self, connection: Any) -> tuple[str, int]:
+        writer = self._writer()
+        row = connection.execute(
+            "SELECT name, position FROM streams WHERE name >= ? AND name < ? ORDER BY name DESC LIMIT 1",
+            (f"{writer}-", f"{writer}."),  # the dot follows the dash
+        ).fetchone()
+        return (f"{writer}-0000", 0) if row is None else (row[0], row[1])
+
+
+def _line(operation: Operation) -> bytes:
+    return operation.to_json().encode()
