@@ -106,7 +106,11 @@ def _without_row(connection: sqlite3.Connection, operations: Sequence[Operation]
 
 
 def ingest(
-    connection: sqlite3.Connection, operations: Iterable[Operation], heads: Mapping[str, str] | None = None
+    connection: sqlite3.Connection,
+    operations: Iterable[Operation],
+    heads: Mapping[str, str] | None = None,
+    *,
+    checked: bool = False,
 ) -> Ingested:
     """Append and apply operations made elsewhere; part of the caller's transaction.
 
@@ -116,7 +120,8 @@ def ingest(
         connection: Inside a write transaction.
         operations: The operations.
         heads: By writer, the stamp up to which all his operations are here when these have arrived. Writers of whom
-            only some arrive (a few models in a bundle, say) are absent.
+            only some arrive (a few models in a bundle, say) are absent. Looked at when all operations were taken.
+        checked: They were checked already, as those that `Operation.from_json` reads are.
 
     Raises:
         InvalidOperationError: One breaks the format; the caller's transaction should be rolled back.
@@ -127,7 +132,8 @@ def ingest(
     doubtful: set[str] = set()
     creations = Creations(connection)
     for operation in operations:
-        check_operation(operation)
+        if not checked:
+            check_operation(operation)
         if operation in creations:
             creations.write()
         if ops.contains(connection, operation.stamp):

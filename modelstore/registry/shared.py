@@ -15,13 +15,13 @@ a stream is only continued where the index says that it ends, since it might als
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from modelstore.errors import StorageError, StorageUnavailableError
+from modelstore.errors import ReadOnlyRegistryError, StorageError, StorageUnavailableError
 from modelstore.index import ops
-from modelstore.index.heads import raise_heads
 from modelstore.index.ingest import ingest
 from modelstore.journal.home import Home, StreamClosedError
 from modelstore.records.operations import Operation
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SharedJournal"]
 
 _TRIES: Final = 16
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _AT_ONCE: Final = 32 << 20
 """Bytes of streams that are taken in together, in the order of their stamps: all of them are held in memory."""
 
@@ -71,6 +72,7 @@ class SharedJournal:
             return
         known = self._positions()
         news = [(stream, tip - known.get(stream, 0)) for stream, tip in tips.items() if tip > known.get(stream, 0)]
+        news.sort(reverse=True)  # taken from the end: a writer's streams in their order
         while news:
             group: list[str] = []
             size = 0
@@ -94,11 +96,10 @@ class SharedJournal:
             operations = self._read(spans, heads)
             # Parents come before children then, which is the cheap way in; a transaction's operations stay together.
             ordered = sorted(operations, key=lambda o: (o.batch or o.stamp, o.stamp)) if len(spans) > 1 else operations
-            ingest(connection, ordered)
+            ingest(connection, ordered, heads, checked=True)
             connection.executemany(
                 "INSERT OR REPLACE INTO streams VALUES (?,?)", [(stream, end) for stream, _, end in spans]
             )
-            raise_heads(connection, heads)
             for stream, _, _ in spans:
                 # Ours, and longer than we know: never to be continued by this writer.
                 connection.execute(
@@ -132,6 +133,7 @@ class SharedJournal:
             Whether there were any.
 
         Raises:
+            ReadOnlyRegistryError: This user may not write there.
             StorageError: They could not be written; the transaction must be rolled back.
         """
         lines = [_line(operation) for _, operation in ops.read(connection, after)]
@@ -147,6 +149,10 @@ class SharedJournal:
                 break
             except StreamClosedError:  # packed, or continued by a copy of this index
                 stream, tip = f"{stream[:17]}{int(stream[17:], 16) + 1:04x}", 0
+            except StorageError as error:
+                if getattr(error.__cause__, "errno", None) in _FORBIDDEN:
+                    raise ReadOnlyRegistryError(error.message, "Check the folder's permissions.") from error
+                raise
         else:
             raise StorageError("The journal accepts no stream of this host", "Try again.")
         sys.audit("modelstore.step", "shared.write.2")

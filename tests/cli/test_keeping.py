@@ -53,6 +53,7 @@ def test_where_says_which_variable_decides(run_json: Json, monkeypatch: pytest.M
     assert answer["sources"] == {
         "registry": "--registry",
         "cache": "MODELSTORE_CACHE",
+        "index": "MODELSTORE_HOME",
         "cache_max_bytes": "default",
         "default_output_uri": "CLEARML_DEFAULT_OUTPUT_URI",
         "actor": "MODELSTORE_ACTOR",
@@ -68,6 +69,7 @@ def test_where_says_which_variable_decides(run_json: Json, monkeypatch: pytest.M
         ("MODELSTORE_CACHE", "/c", "cache", config.cache_folder),
         ("MODELSTORE_CACHE_MAX_BYTES", "7", "cache_max_bytes", config.cache_max_bytes),
         ("MODELSTORE_DEFAULT_OUTPUT_URI", "s3://d", "default_output_uri", config.default_output_uri),
+        ("MODELSTORE_INDEX", "/i", "index", config.index_folder),
         ("MODELSTORE_ACTOR", "me", "actor", config.actor),
     ],
 )

@@ -89,6 +89,7 @@ def killed_at(step: int, folder: Path, action: Callable[[_context.Registry], Non
 
 def check_whole(registry: _context.Registry) -> None:
     """The index is the fold of the journal, every model has its bytes, and the registry still takes new models."""
+    registry.refresh()
     assert read_index(registry.database.connection) == fold(o for _, o in registry.operations())
     check_copies(registry.database.connection)
     assert [f for f in registry.check() if f.severity == "error"] == []

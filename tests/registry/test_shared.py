@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,10 +21,12 @@ from modelstore.errors import (
     NetworkFilesystemError,
     NewerRegistryError,
     PublishedModelError,
+    ReadOnlyRegistryError,
     StorageError,
     StorageUnavailableError,
 )
 from modelstore.index.contents import check_copies, read_index
+from modelstore.journal.files import Files
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import Registry, mounts, places
 from modelstore.registry.search import ModelSearch
@@ -226,6 +229,19 @@ def test_a_write_that_cannot_reach_the_journal_leaves_nothing(host: Hosts, monke
         with pytest.raises(StorageError, match="no"):
             a.models.create(name="two")
     assert ModelSearch().count(a) == 1
+
+
+def test_a_folder_that_this_user_may_not_write_can_be_read(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = host("a")
+    model = a.models.create(name="one")
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Files, "rename", forbidden)
+    with pytest.raises(ReadOnlyRegistryError):
+        a.models.edit(model.id, comment="never")
+    assert a.models.get(model.id).comment is None
 
 
 def test_the_format_file_decides_what_a_registry_is(team: Path, tmp_path: Path) -> None:

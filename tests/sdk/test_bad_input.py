@@ -295,7 +295,7 @@ def test_a_newer_registry_is_refused_and_left_alone(task: Task, registry: Regist
     _context.forget_default()
     path = registry.folder / "modelstore.json"
     text = path.read_text()
-    for change in ({"format": 99}, {"kind": "shared"}):
+    for change in ({"format": 99}, {"kind": "served"}):
         path.write_text(json.dumps(json.loads(text) | change))
         with pytest.raises(NewerRegistryError, match="pip install"):
             Model.query_models()
