@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["Files"]
+__all__ = ["Files", "TailError"]
+
+
+class TailError(Exception):
+    """A file is longer than the caller believes."""
 
 
 class Files:
@@ -42,19 +46,29 @@ class Files:
         with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
 
-    def write(self, path: Path, start: int, chunks: Iterable[bytes], *, create: bool) -> None:
+    def write(self, path: Path, start: int, chunks: Iterable[bytes], *, create: bool, cut: bool = False) -> None:
         """Make the file's bytes from ``start`` on those given, and durable.
+
+        Args:
+            path: The file.
+            start: Where the file ends.
+            chunks: What to write.
+            create: Make the file; one that exists is no error.
+            cut: Drop what the file has behind ``start``.
 
         Raises:
             OSError: It failed; bytes behind ``start`` may be anything.
             EOFError: The file ends before ``start``.
+            TailError: It ends behind it, and ``cut`` is False; nothing was changed.
         """
         with self._opened(path, os.O_WRONLY | (os.O_CREAT if create else 0)) as descriptor:
             size = os.fstat(descriptor).st_size
             if size < start:
                 raise EOFError(f"{path} has {size} bytes, and {start} were announced")
+            if size > start and not cut:
+                raise TailError(f"{path} has {size} bytes, and ends at {start}")
             if size > start:
-                os.ftruncate(descriptor, start)  # of a call that was never acknowledged
+                os.ftruncate(descriptor, start)
             for data in chunks:
                 view = memoryview(data)
                 while view:
@@ -86,18 +100,18 @@ class Files:
                 start += len(data)
 
     def age(self, path: Path, probe: Path) -> float:
-        """Return how many seconds ago a file was last written, by the clock of whoever keeps the files.
+        """Return how many seconds ago a file got its name, by the clock of whoever keeps the files.
 
         Args:
             path: The file.
             probe: A name for a file that is made and removed to learn the time there.
         """
         with self._opened(path, os.O_RDONLY) as descriptor:
-            then = os.fstat(descriptor).st_mtime
+            then = os.fstat(descriptor).st_ctime
         with self._opened(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
             os.write(descriptor, b"?")
             os.fsync(descriptor)
-            now = os.fstat(descriptor).st_mtime
+            now = os.fstat(descriptor).st_ctime
         self.remove(probe)
         return now - then
 

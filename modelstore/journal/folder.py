@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from modelstore.errors import StorageError, StorageFullError
-from modelstore.journal.files import Files
+from modelstore.journal.files import Files, TailError
 from modelstore.journal.home import StreamClosedError
 from modelstore.journal.lines import decode_line, encode_lines, split_lines
 
@@ -35,10 +35,12 @@ _OPS: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.ops")
 _PACK: Final = re.compile(r"[0-9a-f]{32}\.pack")
 _CHECKPOINT: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}\.index")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY: Final = re.compile(r"[0-9a-f]{16}\.tmp")
 _LOOKS: Final = 6
 _PAUSE_S: Final = 0.002
 _AT_A_TIME: Final = 1 << 20
 _GRACE_S: Final = 60.0
+_LEFT_S: Final = 3_600.0
 _MANY_PACKS: Final = 8
 _SMALL_PACK: Final = 64 << 20
 
@@ -131,26 +133,28 @@ class FolderHome:
         problem: Exception | None = None
         for look in range(_LOOKS):
             try:
-                for data in self._files.read(self._journal / f"{stream}.ops", start, end, _AT_A_TIME):
-                    start += len(data)
-                    yield data
-                return
-            except FileNotFoundError as error:  # packed since the tips were listed
-                problem = error
-                for data in self._packed_bytes(stream, start, end):
+                for data in self._bytes_once(stream, start, end):
                     start += len(data)
                     yield data
                 if start == end:
                     return
             except (EOFError, OSError) as error:
                 problem = error
-                if isinstance(error, OSError) and error.errno != errno.ESTALE:
+                if isinstance(error, OSError) and error.errno not in (errno.ESTALE, errno.ENOENT):
                     break
             time.sleep(_PAUSE_S * 2**look)
         raise StorageError(
             f"The journal {self._journal} cannot be read: {stream} from {start} to {end} ({problem})",
             "Run `modelstore fsck`; what was read before is kept.",
         ) from problem
+
+    def _bytes_once(self, stream: str, start: int, end: int) -> Iterator[bytes]:
+        try:
+            for data in self._files.read(self._journal / f"{stream}.ops", start, end, _AT_A_TIME):
+                start += len(data)
+                yield data
+        except FileNotFoundError:  # packed since the tips were listed
+            yield from self._packed_bytes(stream, start, end)
 
     def _packed_bytes(self, stream: str, start: int, end: int) -> Iterator[bytes]:
         for name in filter(_PACK.fullmatch, self._list(self._journal)):
@@ -167,19 +171,43 @@ class FolderHome:
         """Return where in a pack its streams are: offset and length."""
         found = self._packs.get(name)
         if found is None:
-            data = b""
-            for chunk in self._files.read(self._journal / name, 0, sys.maxsize, 1 << 16):
-                data += chunk
-                if b"\n" in chunk:
-                    break
-            header, _, _ = data.partition(b"\n")
+            found = self._packs[name] = self._read_contents(name)
+        return found
+
+    def _read_contents(self, name: str) -> dict[str, tuple[int, int]]:
+        try:
+            header = self._first_line(self._journal / name)
             offset = len(header) + 1
             found = {}
             for stream, length in json.loads(header)["streams"]:
-                found[stream] = offset, length
+                found[str(stream)] = offset, int(length)
                 offset += length
-            self._packs[name] = found
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"The journal {self._journal} cannot be read: {name} ({error.strerror or error})", "Try again."
+            ) from error
+        except (EOFError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"The file {self._journal / name} is damaged", "Run `modelstore fsck`, or restore it from a backup."
+            ) from error
         return found
+
+    def _first_line(self, path: Path) -> bytes:
+        for look in range(_LOOKS):
+            data = b""
+            try:
+                for chunk in self._files.read(path, 0, sys.maxsize, 1 << 16):
+                    data += chunk
+                    if b"\n" in chunk:
+                        break
+                return data.partition(b"\n")[0]
+            except OSError as error:
+                if error.errno != errno.ESTALE or look == _LOOKS - 1:
+                    raise
+            time.sleep(_PAUSE_S * 2**look)
+        raise AssertionError  # pragma: no cover - the loop returns or raises
 
     def _list(self, folder: Path) -> list[str]:
         for look in range(_LOOKS):
@@ -201,33 +229,55 @@ class FolderHome:
 
         1. (a new stream only) create its tip of 0  2. write the bytes behind the tip, and flush  3. rename the tip.
         A process killed before 3 has written nothing that counts; the next append overwrites it
-        (tests/journal/test_kills.py kills it at each).
+        (tests/journal/test_folder.py kills it at each).
         """
         data = encode_lines(lines)
-        path = self._journal / f"{stream}.ops"
         old, new = self._tip(stream, tip), self._tip(stream, tip + len(data))
         try:
             if tip == 0:
-                self._begin(old)
+                self._begin(stream)
             _step("journal.append.2")
-            self._files.write(path, tip, [data], create=tip == 0)
-        except (FileNotFoundError, FileExistsError, EOFError) as error:
+            self._write(stream, tip, data)
+        except (FileNotFoundError, EOFError) as error:
+            self._list(self._journal)  # a folder that is gone is another matter
             raise StreamClosedError(f"{stream} is not to be continued at {tip}") from error
         except OSError as error:
-            with suppress(OSError):
-                self._files.truncate(path, tip)
             self._fail(error, "nothing of the change counts")
         _step("journal.append.3")
-        self._announce(stream, old, new)
+        self._announce(stream, old, new, data)
         _step("journal.append.4")
         return tip + len(data)
 
-    def _begin(self, tip: Path) -> None:
+    def _begin(self, stream: str) -> None:
+        tips = self._tips_of(stream)
+        if (tips and tips != [self._tip(stream, 0).name]) or stream in self._all_packed(self._list(self._journal)):
+            raise StreamClosedError(f"{stream} was begun before")
         _step("journal.append.1")
         with suppress(FileExistsError):  # an append that died here
-            self._files.create(tip)
+            self._files.create(self._tip(stream, 0))
 
-    def _announce(self, stream: str, old: Path, new: Path) -> None:
+    def _tips_of(self, stream: str) -> list[str]:
+        found = map(_TIP.fullmatch, self._list(self._journal))
+        return [match[0] for match in found if match and match[1] == stream]
+
+    def _write(self, stream: str, tip: int, data: bytes) -> None:
+        path = self._journal / f"{stream}.ops"
+        cut = False
+        for look in range(_LOOKS):
+            try:
+                self._files.write(path, tip, [data], create=tip == 0, cut=cut)
+                return
+            except TailError as error:
+                # Bytes of an append that died, or of somebody who went on with this stream: only the tip can tell.
+                if self._tips_of(stream) != [self._tip(stream, tip).name]:
+                    raise StreamClosedError(f"{stream} is not to be continued at {tip}") from error
+                cut = True
+            except OSError as error:
+                if error.errno != errno.ESTALE or look == _LOOKS - 1:
+                    raise
+                time.sleep(_PAUSE_S * 2**look)
+
+    def _announce(self, stream: str, old: Path, new: Path, data: bytes) -> None:
         try:
             self._files.rename(old, new)
         except OSError as error:
@@ -237,6 +287,9 @@ class FolderHome:
                 if isinstance(error, FileNotFoundError):
                     raise StreamClosedError(f"{stream} was closed, or continued by somebody else") from error
                 self._fail(error, "nothing of the change counts")
+            end = int(new.suffixes[0][1:], 16)
+            if b"".join(self._bytes(stream, end - len(data), end)) != data:
+                raise StreamClosedError(f"{stream} was continued by somebody else") from error
         try:
             self._files.sync_folder(self._journal)
         except OSError as error:
@@ -265,6 +318,7 @@ class FolderHome:
         closed = self._close(streams)
         try:
             self._remove_packed()
+            self._remove_leftovers(self._journal)
             names = self._list(self._journal)
             packed = self._all_packed(names)
             loose = {f[1]: int(f[2], 16) for f in map(_TIP.fullmatch, names) if f and f[3] == "end"}
@@ -346,11 +400,21 @@ class FolderHome:
                     self._files.remove(self._journal / name)
 
     def _settled(self, name: str) -> bool:
-        probe = self._journal / f"{os.urandom(8).hex()}.tmp"
+        return self._age(self._journal / name) > _GRACE_S
+
+    def _age(self, path: Path) -> float:
+        probe = path.parent / f"{os.urandom(8).hex()}.tmp"
         try:
-            return self._files.age(self._journal / name, probe) > _GRACE_S
+            return self._files.age(path, probe)
         except FileNotFoundError:
-            return False
+            return 0.0
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Remove what packers and makers of checkpoints left that died."""
+        for name in self._list(folder):
+            if _TEMPORARY.fullmatch(name) and self._age(folder / name) > _LEFT_S:
+                with suppress(FileNotFoundError):
+                    self._files.remove(folder / name)
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -374,17 +438,25 @@ class FolderHome:
             self._fail(error, "no checkpoint was made; nothing is lost")
 
     def get_checkpoint(self, name: str, target: Path) -> None:
-        """Copy a finished index to a local file."""
+        """Copy a finished index to a local file, and compare it with the digest in its name."""
+        digest = blake2b(digest_size=8)
         try:
-            with target.open("wb") as stream:
+            with target.open("wb") as stream, suppress(EOFError):  # its end is not known before
                 for data in self._files.read(self._checkpoints / name, 0, sys.maxsize, _AT_A_TIME):
+                    digest.update(data)
                     stream.write(data)
-        except EOFError:
-            return
         except OSError as error:
             raise StorageError(f"The checkpoint {name} cannot be read ({error.strerror or error})") from error
+        if f"-{digest.hexdigest()}." not in name:
+            raise StorageError(f"The checkpoint {name} is damaged", "Another will be made; nothing is lost.")
 
     def remove_checkpoint(self, name: str) -> None:
-        """Remove a finished index."""
-        with suppress(FileNotFoundError):
-            self._files.remove(self._checkpoints / name)
+        """Remove a finished index, and what makers of others left that died."""
+        try:
+            with suppress(FileNotFoundError):
+                self._files.remove(self._checkpoints / name)
+            self._remove_leftovers(self._checkpoints)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            self._fail(error, "the checkpoint stays")

@@ -76,7 +76,12 @@ class Home(Protocol):
         ...
 
     def put_checkpoint(self, name: str, file: Path) -> None:
-        """Store a finished index under a name, whole or not at all."""
+        """Store a finished index, whole or not at all.
+
+        Args:
+            name: 32 hex digits by which they are ordered, "-", the blake2b digest of 8 bytes in hex, ".index".
+            file: What to store.
+        """
         ...
 
     def get_checkpoint(self, name: str, target: Path) -> None:
