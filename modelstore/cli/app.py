@@ -69,6 +69,8 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Registry": (
         keeping.demo,
         keeping.init,
+        keeping.convert,
+        keeping.compact,
         keeping.where,
         keeping.doctor,
         upkeep.fsck,

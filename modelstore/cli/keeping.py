@@ -1,4 +1,4 @@
-"""Commands about the registry itself: `demo`, `where`, `doctor`, `rebuild`, `uploads`, `completion`."""
+"""Commands about the registry itself, such as `demo`, `init`, `convert`, `where`, `doctor` and `uploads`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelstore.registry import Registry
     from modelstore.registry.doctor import Finding
 
-__all__ = ["completion", "demo", "doctor", "init", "print_finding", "rebuild", "uploads", "where"]
+__all__ = ["compact", "completion", "convert", "demo", "doctor", "init", "print_finding", "rebuild", "uploads", "where"]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -60,6 +60,50 @@ def init(context: click.Context, folder: str | None, shared: bool, as_json: bool
         print_json({"registry": str(registry.folder), "kind": registry.kind, "id": registry.id})
     else:
         print_lines([f"{registry.folder} is a {registry.kind} registry"])
+
+
+@click.command(short_help="Make a registry shared, or one of this machine.")
+@click.argument("folder", metavar="[FOLDER]", required=False)
+@click.option("--shared", "kind", flag_value="shared", help="Let several hosts use it at once.")
+@click.option("--local", "kind", flag_value="local", help="Make it one of this machine alone.")
+@registry_option
+@click.pass_context
+def convert(context: click.Context, folder: str | None, kind: Any) -> None:
+    r"""Make the registry in FOLDER one that several hosts use at once, or one of this machine; its history stays.
+
+    Nobody may be using it. A run that was cut off is finished by the next. What is not needed any more moves to
+    backups/ in the folder.
+
+    \b
+    Examples:
+      modelstore convert --shared /mnt/team/models
+      modelstore convert --local ./copy-of-models
+    """
+    from modelstore.registry.converting import convert as work
+
+    if kind is None:
+        raise click.UsageError("Say --shared or --local")
+    given = folder if folder is not None else session_of(context).uri
+    done = work(given, kind)
+    print_lines([f"It is a {kind} registry now" if done else f"It is a {kind} registry already"])
+
+
+@click.command(short_help="Make a shared registry quick to join.")
+@click.option("--all", "everything", is_flag=True, help="Pack also what writers wrote within the last hour.")
+@json_option
+@registry_option
+@click.pass_context
+def compact(context: click.Context, everything: bool, as_json: bool) -> None:
+    """Make a checkpoint of a shared registry for hosts that join it, and pack what its former writers left.
+
+    Closing a registry does this by itself when it is worth it. Others may go on using it meanwhile.
+    """
+    done = session_of(context).open(context).compact(quiet_ms=0 if everything else 3_600_000)
+    if as_json:
+        print_json({"checkpoint": done.checkpoint, "size": done.size, "packed": done.packed})
+        return
+    made = f"checkpoint of {size(done.size)}" if done.checkpoint else "the checkpoint is current"
+    print_lines([f"{made}; {done.packed} {'stream' if done.packed == 1 else 'streams'} packed"])
 
 
 @click.command(short_help="Show which registry, cache and settings are used.")

@@ -100,6 +100,10 @@ class FolderHome:
         _log.warning("%s: no tip of %s; what was known of them is kept. Run `modelstore fsck`.", self._journal, lost)
         return {**{stream: self._tips.get(stream, 0) for stream in lost}, **tips}
 
+    def loose(self) -> int:
+        """Return how many streams are in no pack, as of the last `tips`."""
+        return sum(name.endswith(".tip") for name in self._names)
+
     def _parse(self, names: list[str]) -> tuple[dict[str, int], set[str]]:
         """Read tips from names; also returns streams that have bytes and no tip."""
         tips: dict[str, int] = {}

@@ -34,6 +34,10 @@ class Home(Protocol):
         """
         ...
 
+    def loose(self) -> int:
+        """Return how many streams are in no pack, as of the last `tips`."""
+        ...
+
     def read(self, stream: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the lines (without checksum and newline) of a stream between two positions, torn ones left out.
 

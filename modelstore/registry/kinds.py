@@ -62,8 +62,7 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
     if form.kind == "local" and network is not None:
         raise NetworkFilesystemError(
             f"{folder} lies on a network filesystem ({network}), where SQLite loses writes of concurrent hosts",
-            "Make a shared registry (`modelstore init --shared FOLDER`) and bring its models there with"
-            " `modelstore push`, from a copy of this folder on a local disk.",
+            f"Convert it, while nobody uses it: modelstore convert --shared {folder}",
         )
     return form
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from modelstore import config
-from modelstore.errors import (
-    InvalidRequestError,
-)
+from modelstore.errors import InvalidRequestError, ModelStoreError
 from modelstore.ids import new_writer, now_ms
 from modelstore.index import fold, ops
 from modelstore.index.database import Database
@@ -27,6 +26,8 @@ from modelstore.registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
+    from modelstore.journal.home import Home
+    from modelstore.registry.compacting import Compacted
     from modelstore.registry.conflicts import Conflicts
     from modelstore.registry.models import Models
     from modelstore.registry.remotes import Remotes
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Registry", "open_registry"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("modelstore")
 
 _KNOWN_BUT_NOT_YET: Final = ("http", "https", "postgresql", "postgres")
 
@@ -72,6 +75,7 @@ class Registry(Upkeep):
         kind: "local" or "shared".
         id: The registry's id.
         folder: The registry's folder.
+        home: Where the journal of a shared registry is; None for a registry of one machine, and offline.
         private: Folder of the index: the registry's own, or, when that is shared, one on this host's disk.
 
     Raises:
@@ -101,6 +105,7 @@ class Registry(Upkeep):
         self._writer: tuple[int, str] | None = None
         self._parts: dict[str, Any] = {}
         self._offline = offline
+        self.home: Home | None = None
         self.kind, self.id = open_form(self.folder, create=create, shared=shared)
         if self.kind == "shared":
             self._open_shared()
@@ -121,7 +126,13 @@ class Registry(Upkeep):
         offline = config.offline() if self._offline is None else self._offline
         if not offline:
             home.create()
-        self.database = Database(self.private / "registry.db", self.private / "backups", durable=False)
+            self.home = home
+        index = self.private / "registry.db"
+        if not offline and not index.exists():
+            from modelstore.registry.compacting import adopt_checkpoint
+
+            adopt_checkpoint(home, index)
+        self.database = Database(index, self.private / "backups", durable=False)
         self.database.journal = SharedJournal(home, self.database, self._writer_id, offline=offline)
 
     # -- parts -----------------------------------------------------------------------------------------------------
@@ -391,8 +402,37 @@ class Registry(Upkeep):
             for part in ("reports", "weights"):
                 if part in self._parts:
                     self._parts[part].close()
+            if self.home is not None:
+                self._tidy()
         finally:
+            self.home = None
             self.database.close()
+
+    def _tidy(self) -> None:
+        """Spare those who join a shared registry later from reading all of its streams, where that would be much."""
+        from modelstore.registry.compacting import compact, worth_compacting
+
+        try:
+            if worth_compacting(self):
+                compact(self)
+        except ModelStoreError as error:
+            logger.warning("The registry at %s was not compacted: %s", self.folder, error)
+
+    def compact(self, *, quiet_ms: int = 3_600_000) -> Compacted:
+        """Make a checkpoint of a shared registry, and pack the streams of writers that have been quiet.
+
+        Closing a registry does so by itself when it is worth it. Others may go on using the registry.
+
+        Args:
+            quiet_ms: Milliseconds since a writer's last operation after which his streams are packed; 0 packs all.
+
+        Raises:
+            InvalidRequestError: The registry is of one machine: there is nothing to compact.
+            StorageError: The registry's folder cannot be read or written; nothing was lost.
+        """
+        from modelstore.registry.compacting import compact
+
+        return compact(self, quiet_ms=quiet_ms)
 
     def __enter__(self) -> Self:
         return self

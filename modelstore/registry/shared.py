@@ -48,7 +48,7 @@ class SharedJournal:
     """
 
     def __init__(self, home: Home, database: Database, writer: Callable[[], str], *, offline: bool) -> None:
-        self._home = home
+        self.home = home
         self._database = database
         self._writer = writer
         self._offline = offline
@@ -65,7 +65,7 @@ class SharedJournal:
         if self._offline or self._database.connection.in_transaction:
             return
         try:
-            tips = self._home.tips()
+            tips = self.home.tips()
         except StorageError as error:
             raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
         if tips is self._seen:
@@ -110,7 +110,7 @@ class SharedJournal:
     def _read(self, spans: list[tuple[str, int, int]], heads: dict[str, str]) -> Iterator[Operation]:
         for stream, start, end in spans:
             writer = stream[:16]
-            for line in self._home.read(stream, start, end):
+            for line in self.home.read(stream, start, end):
                 operation = Operation.from_json(line.decode())
                 if operation.stamp[16:] == writer:
                     heads[writer] = max(heads.get(writer, ""), operation.stamp)
@@ -145,7 +145,7 @@ class SharedJournal:
         for _ in range(_TRIES):
             try:
                 sys.audit("modelstore.step", "shared.write.1")
-                end = self._home.append(stream, tip, lines)
+                end = self.home.append(stream, tip, lines)
                 break
             except StreamClosedError:  # packed, or continued by a copy of this index
                 stream, tip = f"{stream[:17]}{int(stream[17:], 16) + 1:04x}", 0

@@ -263,7 +263,7 @@ def test_on_a_network_filesystem_new_registries_are_shared_and_local_ones_refuse
     monkeypatch.setattr(
         mounts, "network_filesystem", lambda folder: "nfs4" if (tmp_path / "nfs") in folder.parents else None
     )
-    with pytest.raises(NetworkFilesystemError, match="init --shared"):
+    with pytest.raises(NetworkFilesystemError, match="convert --shared"):
         Registry(local)
     with Registry(tmp_path / "nfs" / "new") as registry:
         assert registry.kind == "shared"

@@ -1,0 +1,201 @@
+"""From a registry of one machine to one that hosts share, and back; nothing of its history is lost.
+
+To shared, while nobody has it open:
+
+    1. the journal is made in the folder, under a name of its own    2. it gets its name    3. the format file says
+    "shared"    4. the database moves to `backups`: each host makes an index of its own
+
+To local, which is for the last host that uses it:
+
+    1. the journal gets another name: whoever still writes is told that it is gone    2. what it has is taken in
+    3. the index becomes `registry.db`    4. the format file says "local"    5. journal and checkpoints move to
+    `backups`
+
+Killed anywhere, running it again finishes it (tests/registry/test_converting.py kills it at each).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from modelstore import config
+from modelstore.errors import InvalidRequestError, RegistryNotFoundError
+from modelstore.ids import new_writer
+from modelstore.index import ops
+from modelstore.index.database import Database
+from modelstore.index.exclusive import exclusive
+from modelstore.index.private import forget_host
+from modelstore.journal.folder import FolderHome
+from modelstore.registry import mounts
+from modelstore.registry.kinds import FORMAT_FILE, Kind
+from modelstore.registry.places import private_folder
+from modelstore.storage.failures import translated
+from modelstore.storage.objects import fsync_folder
+
+if TYPE_CHECKING:
+    from modelstore.records.operations import Operation
+
+__all__ = ["convert"]
+
+_TOGETHER: Final = 5_000
+
+
+def convert(folder: str | os.PathLike[str] | None, kind: Kind) -> bool:
+    """Make a registry one that hosts share, or one of this machine.
+
+    Args:
+        folder: Its folder; None for the default registry.
+        kind: "shared" or "local".
+
+    Returns:
+        Whether anything was to do.
+
+    Raises:
+        RegistryNotFoundError: There is no registry.
+        RegistryBusyError: A process of this machine has it open.
+        InvalidRequestError: Uploads are unfinished; or it would become local on a network filesystem.
+        StorageError: The folder cannot be written; what was done is finished by the next call.
+    """
+    path = Path(os.path.realpath(Path(config.registry_uri() if folder is None else folder).expanduser()))
+    try:
+        record = json.loads((path / FORMAT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RegistryNotFoundError(f"There is no registry at {path}", "Check the path.") from error
+    with translated(path, writing=True):
+        return _to_shared(path, record) if kind == "shared" else _to_local(path, record)
+
+
+# -- to shared ---------------------------------------------------------------------------------------------------------
+
+
+def _to_shared(path: Path, record: dict[str, object]) -> bool:
+    database, making = path / "registry.db", path / "journal.making"
+    if not database.exists():
+        return False
+    with exclusive(database) as connection:
+        if record["kind"] != "shared":
+            _refuse_uploads(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
+            shutil.rmtree(making, ignore_errors=True)
+            _write_journal(making, ops.read(connection))
+            sys.audit("modelstore.step", "converting.shared.2")
+            shutil.rmtree(path / "journal", ignore_errors=True)  # of a conversion that died here
+            (making / "journal").rename(path / "journal")
+            shutil.rmtree(making)
+            FolderHome(path).create()
+            fsync_folder(path)
+            sys.audit("modelstore.step", "converting.shared.3")
+            _say(path, record, "shared")
+        sys.audit("modelstore.step", "converting.shared.4")
+        _set_aside(path, "registry.db")
+    for name in ("registry.db-wal", "registry.db-shm", "registry.db.lock"):
+        (path / name).unlink(missing_ok=True)
+    return True
+
+
+def _refuse_uploads(count: int) -> None:
+    if count:
+        raise InvalidRequestError(
+            f"{count} uploads are not finished", "Send or give them up first: `modelstore uploads --resume`."
+        )
+
+
+def _write_journal(folder: Path, operations: Iterator[tuple[int, Operation]]) -> None:
+    home = FolderHome(folder)
+    home.create()
+    stream, tip = f"{new_writer()}-0000", 0
+    lines = (operation.to_json().encode() for _, operation in operations)
+    while batch := list(islice(lines, _TOGETHER)):
+        tip = home.append(stream, tip, batch)
+
+
+# -- to local ----------------------------------------------------------------------------------------------------------
+
+
+def _to_local(path: Path, record: dict[str, object]) -> bool:
+    closed = path / "journal.closed"
+    if record["kind"] == "local" and not closed.exists():
+        return False
+    if mounts.network_filesystem(path) is not None:
+        raise InvalidRequestError(
+            f"{path} lies on a network filesystem, where a registry of one machine loses writes",
+            "Copy the folder to a local disk, and convert it there.",
+        )
+    if record["kind"] == "shared":
+        sys.audit("modelstore.step", "converting.local.1")
+        if not closed.exists():
+            (path / "journal").rename(closed)
+        _make_database(path, closed, str(record["id"]))
+        sys.audit("modelstore.step", "converting.local.4")
+        _say(path, record, "local")
+    sys.audit("modelstore.step", "converting.local.5")
+    _set_aside(path, "journal.closed")
+    if (path / "checkpoints").exists():
+        _set_aside(path, "checkpoints")
+    return True
+
+
+def _make_database(path: Path, closed: Path, identity: str) -> None:
+    """Fold what was shared into a database: from this host's index where there is one, and from the journal."""
+    sys.audit("modelstore.step", "converting.local.2")
+    making = path / "registry.db.making"
+    for name in (making, *(making.with_name(f"{making.name}{end}") for end in ("-wal", "-shm", ".lock"))):
+        name.unlink(missing_ok=True)
+    index = private_folder(path, identity) / "registry.db"
+    if index.exists():
+        private = Database(index, index.parent / "backups")
+        try:
+            private.copy_to(making)
+        finally:
+            private.close()
+        forget_host(making)
+    home = _Closed(closed)
+    database = Database(making, path / "backups")
+    try:
+        home.take_in(database)
+    finally:
+        database.close()
+    forget_host(making, positions=False)
+    making.with_name(f"{making.name}.lock").unlink(missing_ok=True)
+    sys.audit("modelstore.step", "converting.local.3")
+    making.replace(path / "registry.db")
+    fsync_folder(path)
+
+
+class _Closed(FolderHome):
+    """The streams of a journal that has another name already."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(journal.parent)
+        self._journal = journal
+
+    def take_in(self, database: Database) -> None:
+        """Fold everything into a database."""
+        from modelstore.registry.shared import SharedJournal
+
+        SharedJournal(self, database, new_writer, offline=False).take_in()
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def _say(path: Path, record: dict[str, object], kind: Kind) -> None:
+    temporary = path / f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp"
+    with temporary.open("w") as file:
+        file.write(json.dumps(record | {"kind": kind}, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path / FORMAT_FILE)
+    fsync_folder(path)
+
+
+def _set_aside(path: Path, name: str) -> None:
+    (path / "backups").mkdir(exist_ok=True)
+    (path / name).rename(path / "backups" / f"converted-{os.urandom(4).hex()}-{name}")
+    fsync_folder(path)

@@ -1,0 +1,138 @@
+"""Checkpoints of shared registries, and streams that are packed while others write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelstore.index.schema import SCHEMA_VERSION
+from modelstore.journal import folder as folder_module
+from modelstore.registry import Registry, compacting
+from modelstore.testing.reference import fold, read_index
+
+
+class Hosts:
+    """Opens one shared registry as several hosts would."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._patch = folder, monkeypatch
+        self.opened: list[Registry] = []
+
+    def __call__(self, name: str) -> Registry:
+        self._patch.setenv("MODELSTORE_INDEX", str(self.folder.parent / f"index-{name}"))
+        registry = Registry(
+            self.folder, shared=True, actor=f"{name}@{name}", cache=self.folder.parent / f"cache-{name}"
+        )
+        self.opened.append(registry)
+        return registry
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    hosts = Hosts(tmp_path / "team", monkeypatch)
+    yield hosts
+    for registry in hosts.opened:
+        registry.close()
+
+
+def names(registry: Registry) -> list[str]:
+    registry.refresh()
+    return sorted(row[0] for row in registry.database.all("SELECT name FROM models"))
+
+
+def test_a_new_host_begins_with_the_checkpoint_and_reads_the_rest(host: Hosts) -> None:
+    """Without reading what is in the checkpoint, and as a writer of its own."""
+    ann = host("ann")
+    ann.models.create(name="one", tags=["a"])
+    made = ann.compact()
+    ann.models.create(name="two")
+    for path in (host.folder / "journal").glob("*.ops"):
+        position = ann.database.one("SELECT position FROM streams")
+        assert position is not None
+        data = path.read_bytes()
+        first = data.index(b"\n") + 1
+        path.write_bytes(b"#" * (first - 1) + data[first - 1 :])  # would be reported if it were read
+
+    bob = host("bob")
+
+    assert made.checkpoint is not None
+    assert names(bob) == ["one", "two"]
+    assert bob.home is not None
+    assert bob.home.damaged == set()  # type: ignore[attr-defined]
+    bob.models.create(name="three")
+    assert names(ann) == ["one", "three", "two"]
+    assert read_index(ann.database.connection) == read_index(bob.database.connection)
+    assert read_index(bob.database.connection) == fold(o for _, o in bob.operations())
+
+
+def test_nothing_of_the_host_is_in_it(host: Hosts) -> None:
+    """Writers, remotes and unfinished uploads are nobody else's."""
+    ann = host("ann")
+    ann.models.create(name="one")
+    ann.remotes.add("team", "/somewhere")
+    ann.compact()
+    bob = host("bob")
+
+    assert bob.remotes.all() == []
+    assert bob.database.all("SELECT id FROM writers") == []
+    bob.models.create(name="two")
+    stamps = {operation.stamp[16:] for _, operation in bob.operations()}
+    assert len(stamps) == 2
+
+
+def test_only_the_last_two_stay_and_nothing_new_makes_none(host: Hosts) -> None:
+    """A host may be copying the one before."""
+    ann = host("ann")
+    for number in range(4):
+        ann.models.create(name=f"m{number}")
+        assert ann.compact().checkpoint
+    assert ann.compact().checkpoint is None
+    assert ann.home is not None
+    assert len(ann.home.checkpoints()) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "newer", "empty"])
+def test_a_checkpoint_that_cannot_be_used_is_passed_over(
+    host: Hosts, damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The streams have everything."""
+    ann = host("ann")
+    ann.models.create(name="one")
+    ann.compact()
+    (path,) = (host.folder / "checkpoints").iterdir()
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        monkeypatch.setattr(compacting, "SCHEMA_VERSION", SCHEMA_VERSION - 1)
+
+    assert names(host("bob")) == ["one"]
+
+
+def test_a_live_writer_whose_stream_was_packed_goes_on_in_another(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost or doubled, whoever packs."""
+    monkeypatch.setattr(folder_module, "_GRACE_S", -1.0)
+    ann, bob = host("ann"), host("bob")
+    for number in range(4):
+        ann.models.create(name=f"a{number}")
+        bob.models.create(name=f"b{number}")
+        assert bob.compact(quiet_ms=0).packed >= 1
+        bob.compact(quiet_ms=0)
+
+    expected = sorted(f"{who}{number}" for who in "ab" for number in range(4))
+    assert names(ann) == names(bob) == names(host("cid")) == expected
+
+
+def test_closing_compacts_when_it_is_worth_it(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves does it for those who come."""
+    ann = host("ann")
+    ann.models.create(name="one")
+    ann.close()
+    assert os.listdir(host.folder / "checkpoints") == []
+    monkeypatch.setattr(compacting, "_MANY_OPERATIONS", 1)
+    host("ann").close()
+    assert len(os.listdir(host.folder / "checkpoints")) == 1
