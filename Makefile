@@ -95,6 +95,10 @@ test-long: $(VENV)/.stamp ## The slow tests, with many more generated examples
 test-azure: $(VENV)/.stamp build/servers/.stamp ## The storage tests that need servers from npm (Azurite, s3rver), which come into build/
 	$(BIN)/python -m pytest tests/storage/test_backends.py -k "TestAzure or TestS3OfAnotherMaker" $(ARGS)
 
+# Real NFS servers and clients, each a kernel of its own; MODELSTORE_NFS_SECONDS sets how long each kind is tried.
+test-nfs: $(VENV)/.stamp ## A team on a real NFS server (needs what tests/nfs/lab.sh install brings)
+	$(BIN)/python -m pytest tests/nfs -m nfs -s $(ARGS)
+
 build/servers/.stamp:
 	mkdir -p $(@D)
 	npm --prefix $(@D) install --no-audit --no-fund azurite@3 s3rver@3

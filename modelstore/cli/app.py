@@ -25,6 +25,7 @@ from modelstore.cli import (
     scanning,
     showing,
     syncing,
+    time,
     upkeep,
 )
 from modelstore.cli.output import plain, utf8_or_escaped
@@ -39,6 +40,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         showing.show,
         comparing.compare,
         showing.history,
+        time.diff,
         finding.explain,
         finding.sql,
         finding.projects,
@@ -53,6 +55,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         changing.unarchive,
         changing.rm,
         changing.restore,
+        time.undo,
         upkeep.prune,
     ),
     "Weights": (showing.get, inspecting.inspect, scanning.scan, keeping.uploads, relocating.relocate, caching.cache),

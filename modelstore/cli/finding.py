@@ -12,7 +12,7 @@ import click
 from modelstore.cli import records
 from modelstore.cli.output import ago, note, print_json, print_json_list, print_lines, size, when
 from modelstore.cli.params import pairs, tag_tokens
-from modelstore.cli.session import json_option, registry_option, session_of
+from modelstore.cli.session import as_of_option, json_option, registry_option, session_of
 from modelstore.cli.tables import Column, print_table, terminal_width
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _model_row(record: ModelRecord) -> tuple[str, ...]:
 @click.option("--count", is_flag=True, help="Only say how many there are, whatever the limit.")
 @click.option("--dialect", type=_DIALECTS, default="page", show_default=True, help="How the tag query is read.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids, one on each line.")
+@as_of_option
 @json_option
 @registry_option
 @click.pass_context

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from modelstore.registry import Registry
 
-__all__ = ["REGISTRY", "Session", "json_option", "registry_option", "session_of"]
+__all__ = ["REGISTRY", "Session", "as_of_option", "json_option", "registry_option", "session_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,10 +20,12 @@ class Session:
 
     Attributes:
         uri: The registry that `--registry` names; None for the environment's or the default one.
+        as_of: The moment that `--as-of` names; None for now.
     """
 
     def __init__(self) -> None:
         self.uri: str | None = None
+        self.as_of: str | None = None
 
     def open(self, context: click.Context, *, create: bool = False) -> Registry:
         """Open the registry until the command ends.
@@ -39,7 +41,8 @@ class Session:
         """
         from modelstore.registry import open_registry
 
-        return context.with_resource(open_registry(self.uri, create=create))
+        registry = context.with_resource(open_registry(self.uri, create=create))
+        return registry if self.as_of is None else registry.at(self.as_of)
 
 
 def session_of(context: click.Context) -> Session:
@@ -50,6 +53,22 @@ def session_of(context: click.Context) -> Session:
 def _remember(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         session_of(context).uri = value
+
+
+def _remember_moment(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        session_of(context).as_of = value
+
+
+def as_of_option(command: F) -> F:
+    """Give a command `--as-of`: it sees the registry as it was."""
+    return click.option(
+        "--as-of",
+        metavar="TIME",
+        expose_value=False,
+        callback=_remember_moment,
+        help="As it was then: 2026-03-01 (its end), 2026-03-01T12:00, seconds since 1970, or a stamp of `history`.",
+    )(command)
 
 
 REGISTRY: Final = "Registry to use, a folder or URI.  [default: MODELSTORE_REGISTRY, or the user's data folder]"

@@ -12,7 +12,7 @@ from modelstore.cli.finding import state_of
 from modelstore.cli.inspecting import glance, summary
 from modelstore.cli.output import ago, note, plain, print_json, print_json_list, print_lines, size, styled, when
 from modelstore.cli.params import MODEL
-from modelstore.cli.session import json_option, registry_option, session_of
+from modelstore.cli.session import as_of_option, json_option, registry_option, session_of
 from modelstore.cli.tables import Column, cells_width, print_table
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _MOST_PLOTS: Final = 40
 @click.argument("model", type=MODEL)
 @click.option("--html", "page", metavar="FILE", help="Write a page with charts and plots, which needs no network.")
 @click.option("--png", "pictures", metavar="TITLE FILE", nargs=2, multiple=True, help="Write one chart or plot as PNG.")
+@as_of_option
 @json_option
 @registry_option
 @click.pass_context
@@ -238,6 +239,7 @@ def _values(entry: HistoryEntry) -> tuple[Any, Any]:
 @click.option(
     "--extract/--no-extract", default=None, help="Unpack an archive, or leave it packed.  [default: unpack packages]"
 )
+@as_of_option
 @json_option
 @registry_option
 @click.pass_context

@@ -156,6 +156,7 @@ class Database:
         self._turns = Turns()
         self.generation = 0
         self.read_only = False
+        self._frozen = ""
         if sqlite3.sqlite_version_info < MINIMUM_VERSION:
             raise RegistryError(
                 f"SQLite {sqlite3.sqlite_version} is too old; {'.'.join(map(str, MINIMUM_VERSION))} is needed",
@@ -247,6 +248,10 @@ class Database:
         with connect(target) as copy:
             connection.backup(copy)
         copy.close()
+
+    def freeze(self, reason: str) -> None:
+        """Refuse every further write of this process, with these words."""
+        self._frozen, self.read_only = reason, True
 
     def copy_to(self, target: Path) -> None:
         """Write a consistent copy of the database into a new file, while others go on reading and writing.
@@ -389,6 +394,8 @@ class Database:
             StorageFullError: No space; nothing was changed.
             StorageError: The journal could not be read or written; nothing was changed, or the error says so.
         """
+        if self._frozen:
+            raise ReadOnlyRegistryError(self._frozen)
         if self.read_only:
             raise ReadOnlyRegistryError(
                 f"The registry at {self.path.parent} is read-only for this user", "Check the folder's permissions."

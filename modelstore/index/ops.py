@@ -110,10 +110,11 @@ def get(connection: Connection, stamp: str) -> Operation | None:
     return None if row is None else operation_from_row(row)
 
 
-def between(connection: Connection, after: str, last: str) -> Iterator[Operation]:
-    """Yield the operations with stamps behind ``after`` up to ``last``, ascending."""
+def between(connection: Connection, after: str, last: str, limit: int | None = None) -> Iterator[Operation]:
+    """Yield the operations with stamps behind ``after`` up to ``last``, ascending, at most ``limit`` of them."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? ORDER BY stamp", (after, last)
+        f"SELECT {_COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? ORDER BY stamp LIMIT ?",
+        (after, last, -1 if limit is None else limit),
     )
     for row in rows:
         yield operation_from_row(row)

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from modelstore.registry.compacting import Compacted
     from modelstore.registry.conflicts import Conflicts
     from modelstore.registry.models import Models
+    from modelstore.registry.moments import Moment
     from modelstore.registry.remotes import Remotes
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
+    from modelstore.registry.timediff import ModelChange
+    from modelstore.registry.undoing import Undone
     from modelstore.registry.weights import Weights
     from modelstore.sync import Direction, Objects, SyncResult
 
@@ -373,6 +376,72 @@ class Registry(Upkeep):
         finally:
             partner.close()
 
+    def at(self, moment: Moment) -> Self:
+        """Return the registry as it was: queries, models, tasks and local copies of that moment, read-only.
+
+        It is exact: the fold of the operations made until then, by their stamps. The first use of a moment folds them
+        (about 0.1 ms each); the last few moments are kept until this registry is closed, and end with it. Bytes that
+        were freed since are gone.
+
+        Args:
+            moment: A datetime or ISO text (local time where it has no zone), a date (its end), seconds since 1970, or
+                an operation's stamp (that operation included).
+
+        Raises:
+            InvalidRequestError: It is no moment.
+        """
+        from modelstore.registry.past import Views
+
+        view: Self = self._part("views", Views).at(moment)  # type: ignore[assignment]
+        return view
+
+    def seen_through(self, database: Database) -> Self:
+        """Return a registry with everything of this one but its index."""
+        view = object.__new__(type(self))
+        view.__dict__.update(
+            folder=self.folder, actor=self.actor, cache_folder=self.cache_folder, kind=self.kind, id=self.id,
+            private=self.private, home=None, database=database, _commits=0, _local=threading.local(), _writer=None,
+            _parts={}, _offline=True,
+        )  # fmt: skip
+        return view
+
+    def changes_between(
+        self, first: Moment, second: Moment | None = None, *, project: str | None = None
+    ) -> list[ModelChange]:
+        """Return the models that were added, removed or changed between two moments, ordered by id.
+
+        Args:
+            first: The earlier moment, as for `at`.
+            second: The later one; None for now.
+            project: Only models that are or were in this project; None for all.
+
+        Raises:
+            InvalidRequestError: A moment is none.
+        """
+        from modelstore.registry.timediff import changes_between
+
+        return changes_between(self, first, second, project=project)
+
+    def undo(self, stamp: str | None = None, *, dry_run: bool = False, force: bool = False) -> list[Undone]:
+        """Bring back what a change, with its whole transaction, replaced: by a new change, which can be undone too.
+
+        Args:
+            stamp: The operation, as `history` shows it; None for the last change made on this host.
+            dry_run: Only say what would be done.
+            force: Bring back what nothing has changed since, and leave the rest; else that is refused.
+
+        Returns:
+            What was brought back, and, with ``force``, what was not.
+
+        Raises:
+            NotFoundError: There is no such operation.
+            InvalidRequestError: Something has been changed since, or the operation only reported.
+            PublishedModelError: A publication cannot be taken back.
+        """
+        from modelstore.registry.undoing import undo
+
+        return undo(self, stamp, dry_run=dry_run, force=force)
+
     def select(self, statement: str) -> Selection:
         """Run one SQL statement that reads the index, on a connection through which nothing can be changed.
 
@@ -402,6 +471,8 @@ class Registry(Upkeep):
             for part in ("reports", "weights"):
                 if part in self._parts:
                     self._parts[part].close()
+            if "views" in self._parts:
+                self._parts["views"].close()
             if self.home is not None:
                 self._tidy()
         finally:

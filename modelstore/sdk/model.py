@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from modelstore.query import Node
+    from modelstore.registry.moments import Moment
     from modelstore.registry.search import ModelSearch
     from modelstore.sdk.results import ModelResults
 
@@ -38,6 +39,13 @@ class ModelFilters(TypedDict, total=False):
     order_by: str | Sequence[Any] | None
     dialect: str
     search: str | None
+    as_of: Moment | None
+
+
+def _registry_of(filters: ModelFilters) -> Registry:
+    """Take the moment out of the filters, and return the registry as it was then."""
+    as_of = filters.pop("as_of", None)
+    return current_registry() if as_of is None else current_registry().at(as_of)
 
 
 def _search(
@@ -53,10 +61,12 @@ class Model(BaseModel):
 
     Args:
         model_id: The model's id. Whether it exists is found out at the first use.
+        as_of: The model as it was then, read-only, see `query_models`; None for now.
     """
 
-    def __init__(self, model_id: str) -> None:
-        super().__init__(current_registry(), model_id.strip() if isinstance(model_id, str) else model_id)
+    def __init__(self, model_id: str, *, as_of: Moment | None = None) -> None:
+        registry = current_registry() if as_of is None else current_registry().at(as_of)
+        super().__init__(registry, model_id.strip() if isinstance(model_id, str) else model_id)
 
     @classmethod
     def _of(cls, registry: Registry, record: ModelRecord, version: int = -1) -> Model:
@@ -80,6 +90,7 @@ class Model(BaseModel):
         order_by: str | Sequence[Any] | None = None,
         dialect: str = "page",
         search: str | None = None,
+        as_of: Moment | None = None,
     ) -> ModelResults:
         """Return the models that match all conditions, most recently updated first.
 
@@ -101,6 +112,10 @@ class Model(BaseModel):
             dialect: "page" reads ``tags`` as ClearML documents them, "clearml-server" as its server does.
             search: Words that must all be found in the model's name, comment, tags and metadata, each at the beginning
                 of a word there; in double quotes, whole words that follow one another. None or "" for any.
+
+            as_of: The models as they were then, read-only: a datetime or ISO text (local time where it has no zone), a
+                date (its end), or seconds since 1970. None for now. The first use of a moment takes a while, see
+                `Registry.at`.
 
         Returns:
             The models: a list, which has a method `to_pandas` as well.
@@ -127,7 +142,7 @@ class Model(BaseModel):
             dialect=dialect,
             search=search,
         )
-        registry = current_registry()
+        registry = current_registry() if as_of is None else current_registry().at(as_of)
         version = registry.version
         return ModelResults(cls._of(registry, record, version) for record in search_for.run(registry))
 
@@ -148,7 +163,7 @@ class Model(BaseModel):
         Raises:
             ValueError: As `query_models`, at once and not with the first model.
         """
-        registry = current_registry()
+        registry = _registry_of(filters)
         search = _search(**filters)
         search.check(registry)
         return cls._pages(registry, search)
@@ -171,7 +186,8 @@ class Model(BaseModel):
         Raises:
             ValueError: As `query_models`.
         """
-        return _search(**filters).count(current_registry())
+        registry = _registry_of(filters)
+        return _search(**filters).count(registry)
 
     @classmethod
     def remove(

@@ -22,6 +22,10 @@ CLEARML: Final[dict[str, dict[str, str]]] = json.loads(
 KEPT = "a script's files are never deleted unless it asks for that"
 MORE = "keyword-only additions change no call that ClearML accepts"
 DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
+    ("Model", "__init__"): (
+        "(self, model_id, *, as_of=None)",
+        "keyword-only additions change no call that ClearML accepts",
+    ),
     ("Task", "id"): ("property", "an id never changes"),
     ("Task", "update_output_model"): (
         (
@@ -73,7 +77,7 @@ DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
         (
             "(project_name=None, model_name=None, tags=None, only_published=False, include_archived=False,"
             " max_results=None, metadata=None, *, where=None, name_regex=None, order_by=None, dialect='page',"
-            " search=None)"
+            " search=None, as_of=None)"
         ),
         MORE,
     )
