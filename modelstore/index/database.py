@@ -374,6 +374,11 @@ class Database:
                 connection.execute("COMMIT")
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
     def in_transaction(self) -> bool:
         """Whether this thread has a write transaction open."""
         return bool(getattr(self._local, "depth", 0)) and self._pid == os.getpid()

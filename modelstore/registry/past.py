@@ -43,9 +43,9 @@ class Views:
         self._registry.refresh()
         row = self._registry.database.one("SELECT coalesce(max(seq), 0) FROM ops")
         key = stamp, 0 if row is None else int(row[0])  # what arrives later may be older than the moment
-        found = self._views.pop(key, None)
-        if found is None:
-            found = self._fold(stamp)
+        if key in self._views and self._views[key][0].database.closed:  # by whoever used it in a `with` block
+            self._forget(key)
+        found = self._views.pop(key, None) or self._fold(stamp)
         self._views[key] = found
         while len(self._views) > _KEPT:
             self._forget(next(iter(self._views)))

@@ -22,6 +22,7 @@ from modelstore.errors import (
     NewerRegistryError,
     PublishedModelError,
     ReadOnlyRegistryError,
+    RegistryError,
     StorageError,
     StorageUnavailableError,
 )
@@ -336,3 +337,27 @@ def test_processes_of_several_hosts_write_at_once(host: Hosts, tmp_path: Path) -
     assert [child.wait(100) for child in children] == [0] * 6
     assert ModelSearch(tags=["t"]).count(a) == 60
     assert contents(host("b")) == contents(a)
+
+
+def test_an_index_that_cannot_note_a_change_says_that_it_is_made(host: Hosts) -> None:
+    """The journal has it, so a second try would make it twice; everybody sees it, and this host goes on."""
+    ann, bob = host("ann"), host("bob")
+    ann.models.create(name="before")
+    transaction, allowed, denied = 22, 0, 1  # sqlite3.h: SQLITE_TRANSACTION, SQLITE_OK, SQLITE_DENY
+
+    def refuse(action: int, what: str | None, *_: object) -> int:
+        return denied if action == transaction and what == "COMMIT" else allowed
+
+    connection = ann.database.connection
+    connection.set_authorizer(refuse)
+    with pytest.raises(RegistryError, match="Do not repeat it"):
+        ann.models.create(name="noted nowhere here")
+    connection.set_authorizer(None)
+
+    for registry in (ann, bob):
+        registry.refresh()
+        names = sorted(model.name or "" for model in ModelSearch().run(registry))
+        assert names == ["before", "noted nowhere here"]
+    ann.models.create(name="after")
+    bob.refresh()
+    assert read_index(ann.database.connection) == read_index(bob.database.connection)

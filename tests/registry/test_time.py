@@ -51,6 +51,9 @@ def test_a_moment_shows_what_was(registry: Registry) -> None:
     with pytest.raises(ReadOnlyRegistryError, match="as it was"):
         past.models.edit(one, name="x")
     assert registry.at(then) is past
+    with registry.at(then) as again:
+        assert again is past
+    assert names(registry.at(then)) == ["one"]
     registry.models.create(name="three")
     assert names(registry.at(then)) == ["one"]
 
