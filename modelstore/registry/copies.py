@@ -147,7 +147,7 @@ class LocalCopies:
         if parsed is not None:
             path = self.objects.path(*parsed)
             if not path.exists():
-                path = self.objects.find(parsed[0]) or path
+                path = self.objects.find(parsed[0]) or self._from_remotes(*parsed) or path
             self.check_file(path, record.digest or parsed[0], verify=verify)
             return path
         path_or_none = uris.local_path(uri)
@@ -159,12 +159,37 @@ class LocalCopies:
             self.check_file(path_or_none, record.digest, verify=verify)
         return path_or_none
 
+    def _from_remotes(self, digest: str, name: str) -> Path | None:
+        """Bring an object that is missing here, as after a sync without bytes, from the first remote that has it."""
+        from modelstore.registry.registry import Registry
+        from modelstore.storage.progress import reporting
+        from modelstore.storage.transfer import download
+
+        for remote in self._registry.remotes.all():
+            try:
+                with Registry(remote.uri, create=False) as other:
+                    found = other.weights.objects.find(digest)
+                    if found is None:
+                        continue
+                    snapshot = self.objects.temporary()
+                    try:
+                        with reporting(f"fetching {name}") as progress:
+                            done = download(found, snapshot, progress=progress, expected_digest=digest)
+                        self.objects.put(snapshot, done.fingerprint, name)
+                    finally:
+                        snapshot.unlink(missing_ok=True)
+            except ModelStoreError as error:
+                logger.warning("The remote %r could not give %s: %s", remote.name, digest, error)
+                continue
+            return self.objects.path(digest, name)
+        return None
+
     def _from_share(self, digest: str, name: str, *, force: bool, verify: bool) -> Path:
         """Return the cached copy of an object of a shared registry: each host reads it once."""
         try:
             return self._cached(self.objects.path(digest, name).as_uri(), digest, force=force, verify=verify).path
         except BlobNotFoundError:
-            other = self.objects.find(digest)
+            other = self.objects.find(digest) or self._from_remotes(digest, name)
             if other is None:
                 raise
             return self._cached(other.as_uri(), digest, force=force, verify=verify).path
@@ -278,7 +303,8 @@ class LocalCopies:
             status = os.stat(path)
         except FileNotFoundError:
             raise BlobNotFoundError(
-                f"The weights {digest} are missing from {path.parent}", "Run `modelstore doctor`, restore a backup."
+                f"The weights {digest} are missing from {path.parent}",
+                "Run `modelstore doctor`, or name a registry that has them: `modelstore remote add`.",
             ) from None
         looks = (digest, status.st_size, status.st_mtime_ns, status.st_ino)
         if not verify and (self._seen.get(str(path)) == looks or self._known(path) == looks):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelstore.errors import IntegrityError, InvalidRequestError, RegistryNotFoundError
+from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidRequestError, RegistryNotFoundError
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.registry import Registry
 from modelstore.registry.conflicts import Conflicts
@@ -320,3 +320,30 @@ def test_a_removal_of_a_published_model_knew_of_the_publication(ann: Registry, b
 
     assert meet(ann, bob).conflicts == []
     assert state(ann) == state(bob) == fold(o for _, o in ann.operations())
+
+
+def test_bytes_that_stayed_behind_come_when_they_are_asked_for(ann: Registry, bob: Registry, tmp_path: Path) -> None:
+    """From the first remote that has them, verified; without one, the error says what to do."""
+    model = stored(ann, tmp_path, "one", name="one")
+    meet(ann, bob, with_objects="none")
+    with pytest.raises(BlobNotFoundError, match="remote add"):
+        bob.weights.local_copy(bob.models.get(model))
+    bob.remotes.add("away", str(tmp_path / "nowhere"))
+    bob.remotes.add("team", ann.uri)
+
+    assert bob.weights.local_copy(bob.models.get(model)).read_bytes() == b"one"
+    assert [f for f in bob.check(deep=True) if f.severity == "error"] == []
+
+
+def test_damaged_bytes_of_a_remote_are_not_taken_when_asked_for(ann: Registry, bob: Registry, tmp_path: Path) -> None:
+    """They are missing here, and stay so."""
+    model = stored(ann, tmp_path, "one", name="one")
+    path = ann.weights.local_copy(ann.models.get(model))
+    meet(ann, bob, with_objects="none")
+    path.chmod(0o644)
+    path.write_bytes(b"eno")
+    bob.remotes.add("team", ann.uri)
+
+    with pytest.raises(BlobNotFoundError):
+        bob.weights.local_copy(bob.models.get(model))
+    assert list(bob.weights.objects.iterate()) == []
