@@ -13,6 +13,7 @@ __all__ = [
     "between",
     "contains",
     "count",
+    "from_stamp",
     "get",
     "last_stamp",
     "of_entities",
@@ -117,6 +118,12 @@ def between(connection: Connection, after: str, last: str, limit: int | None = N
         (after, last, -1 if limit is None else limit),
     )
     for row in rows:
+        yield operation_from_row(row)
+
+
+def from_stamp(connection: Connection, first: str) -> Iterator[Operation]:
+    """Yield the operations from a stamp on, ascending, as they are asked for."""
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE stamp >= ? ORDER BY stamp", (first,)):
         yield operation_from_row(row)
 
 

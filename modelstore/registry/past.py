@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import finalize
 
 from modelstore.index import ops
 from modelstore.index.database import Database
@@ -26,7 +27,7 @@ _TOGETHER: Final = 10_000
 
 
 class Views:
-    """The moments of one registry that were asked for last.
+    """The moments of one registry that were asked for last, and those that somebody still looks at.
 
     Args:
         registry: The registry.
@@ -34,7 +35,8 @@ class Views:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._views: dict[tuple[str, int], tuple[Registry, Path]] = {}
+        self._recent: dict[tuple[str, int], Registry] = {}
+        self._ends: list[finalize[..., Registry]] = []
 
     def at(self, moment: Moment) -> Registry:
         """Return the registry as it was; see `Registry.at`."""
@@ -43,24 +45,21 @@ class Views:
         self._registry.refresh()
         row = self._registry.database.one("SELECT coalesce(max(seq), 0) FROM ops")
         key = stamp, 0 if row is None else int(row[0])  # what arrives later may be older than the moment
-        if key in self._views and self._views[key][0].database.closed:  # by whoever used it in a `with` block
-            self._forget(key)
-        found = self._views.pop(key, None) or self._fold(stamp)
-        self._views[key] = found
-        while len(self._views) > _KEPT:
-            self._forget(next(iter(self._views)))
-        return found[0]
+        found = self._recent.pop(key, None)
+        if found is None or found.database.closed:  # by whoever used it in a `with` block
+            found = self._fold(stamp)
+        self._recent[key] = found
+        if len(self._recent) > _KEPT:
+            del self._recent[next(iter(self._recent))]  # it ends with the last model of it that somebody holds
+        return found
 
-    def _fold(self, stamp: str) -> tuple[Registry, Path]:
+    def _fold(self, stamp: str) -> Registry:
         folder = Path(tempfile.mkdtemp(prefix="modelstore-past-"))
         try:
             database = Database(folder / "registry.db", folder / "backups", durable=False)
             connection = self._registry.database.connection
             after = ""
-            while True:
-                batch = list(ops.between(connection, after, stamp, limit=_TOGETHER))
-                if not batch:
-                    break
+            while batch := list(ops.between(connection, after, stamp, limit=_TOGETHER)):
                 after = batch[-1].stamp
                 with database.write() as writing:
                     ingest(writing, batch, checked=True)
@@ -68,14 +67,18 @@ class Views:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return self._registry.seen_through(database), folder
-
-    def _forget(self, key: tuple[str, int]) -> None:
-        view, folder = self._views.pop(key)
-        view.database.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        view = self._registry.seen_through(database)
+        self._ends = [end for end in self._ends if end.alive]
+        self._ends.append(finalize(view, _discard, database, folder))
+        return view
 
     def close(self) -> None:
-        """Forget all of them."""
-        for key in list(self._views):
-            self._forget(key)
+        """End all of them."""
+        self._recent.clear()
+        for end in self._ends:
+            end()
+
+
+def _discard(database: Database, folder: Path) -> None:
+    database.close()
+    shutil.rmtree(folder, ignore_errors=True)

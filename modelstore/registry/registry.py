@@ -380,8 +380,8 @@ class Registry(Upkeep):
         """Return the registry as it was: queries, models, tasks and local copies of that moment, read-only.
 
         It is exact: the fold of the operations made until then, by their stamps. The first use of a moment folds them
-        (about 0.1 ms each); the last few moments are kept until this registry is closed, and end with it. Bytes that
-        were freed since are gone.
+        (about 0.1 ms each). The last few moments, and those of which somebody holds a model, are kept until this
+        registry is closed. Bytes that were freed since are gone.
 
         Args:
             moment: A datetime or ISO text (local time where it has no zone), a date (its end), seconds since 1970, or

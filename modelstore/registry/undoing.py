@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import InvalidRequestError, NotFoundError, PublishedModelError
 from modelstore.index import fold, ops
 from modelstore.journal import Draft
+from modelstore.records.conflicts import RESOLVED
 from modelstore.records.operations import Operation
 from modelstore.registry.models import plain
 
@@ -39,29 +41,13 @@ class Undone:
 
 
 def undo(registry: Registry, stamp: str | None, *, dry_run: bool = False, force: bool = False) -> list[Undone]:
-    """Bring back what an operation, with its whole transaction, replaced.
-
-    Args:
-        registry: The registry.
-        stamp: The operation; None for the last change made on this host.
-        dry_run: Only say what would be done.
-        force: Bring back what nothing has changed since, and leave the rest; else that is refused.
-
-    Returns:
-        What was brought back, and, with ``force``, what was not.
-
-    Raises:
-        NotFoundError: There is no such operation.
-        InvalidRequestError: Something has been changed since, or the operation only reported.
-        PublishedModelError: A publication cannot be taken back.
-    """
+    """Bring back what an operation, with its whole transaction, replaced; see `Registry.undo`."""
     registry.flush_reports()
     with registry.database.write() as connection:
-        operations = _operations(connection, stamp)
         found: list[Undone] = []
         drafts: list[Draft] = []
-        for operation in reversed(operations):
-            _undo_one(connection, operation, found, drafts)
+        for operations in _by_entity(_operations(connection, stamp)):
+            _undo_entity(connection, operations, found, drafts)
         blocked = [one for one in found if one.later is not None]
         if blocked and not force:
             keys = ", ".join(f"{one.key} of {one.entity[:8]} (by {one.later})" for one in blocked[:5])
@@ -74,6 +60,7 @@ def undo(registry: Registry, stamp: str | None, *, dry_run: bool = False, force:
 
 
 def _operations(connection: Any, stamp: str | None) -> list[Operation]:
+    """Return an operation with those of its transaction, in order of stamps."""
     if stamp is None:
         row = connection.execute(
             "SELECT stamp FROM ops WHERE action <> 'report' AND substr(stamp, 17) IN (SELECT id FROM writers)"
@@ -87,40 +74,65 @@ def _operations(connection: Any, stamp: str | None) -> list[Operation]:
         raise NotFoundError(f"There is no operation {stamp}", "`modelstore history` shows their stamps.")
     if operation.batch is None:
         return [operation]
-    rows = connection.execute("SELECT stamp FROM ops WHERE batch = ? ORDER BY stamp", (operation.batch,)).fetchall()
-    found = (ops.get(connection, row[0]) for row in rows)
-    return [one for one in found if one is not None]
+    following = (o for o in ops.from_stamp(connection, operation.batch) if o.batch == operation.batch)
+    return list(islice(following, operation.batch_size))
 
 
-def _undo_one(connection: Any, operation: Operation, found: list[Undone], drafts: list[Draft]) -> None:
-    kind, entity, action = operation.kind, operation.entity, operation.action
-    if action == "publish":
+def _by_entity(operations: list[Operation]) -> list[list[Operation]]:
+    """Return the operations entity by entity, what was changed last first."""
+    found: dict[str, list[Operation]] = {}
+    for operation in reversed(operations):
+        found.setdefault(operation.entity, []).insert(0, operation)
+    return list(found.values())
+
+
+def _undo_entity(connection: Any, operations: list[Operation], found: list[Undone], drafts: list[Draft]) -> None:
+    for operation in operations:
+        _check_possible(operation)
+    if operations[0].action == "create":
+        _undo_creation(connection, operations, found, drafts)
+    else:
+        _undo_values(connection, operations, found, drafts)
+
+
+def _check_possible(operation: Operation) -> None:
+    if operation.action == "publish":
         raise PublishedModelError(
-            f"The {kind} {entity} was published by {operation.stamp}, which cannot be taken back",
+            f"The {operation.kind} {operation.entity} was published by {operation.stamp}, which cannot be taken back",
             "Archive it, or register a new one.",
         )
-    if action == "report":
+    if operation.action == "report":
         raise InvalidRequestError("Reports are only added, and cannot be taken back")
-    if action == "create":
-        found.append(Undone(kind, entity, "deleted", now=None, back=True, later=None))
+
+
+def _undo_creation(connection: Any, operations: list[Operation], found: list[Undone], drafts: list[Draft]) -> None:
+    kind, entity, own = operations[0].kind, operations[0].entity, {operation.stamp for operation in operations}
+    since = [o.stamp for _, o in ops.of_entity(connection, entity) if o.stamp not in own]  # it would go with it
+    found.append(Undone(kind, entity, "deleted", now=None, back=True, later=max(since, default=None)))
+    if not since:
         drafts.append(Draft(kind, entity, "delete", {"deleted": True}))
-        return
+
+
+def _undo_values(connection: Any, operations: list[Operation], found: list[Undone], drafts: list[Draft]) -> None:
+    """Go back to what was before the first of the operations, where one of them decides the value now."""
+    kind, entity, own = operations[0].kind, operations[0].entity, {operation.stamp for operation in operations}
+    values = {key: value for operation in operations for key, value in operation.changes.items()}
+    parents = {key: operation.parents.get(key) for operation in reversed(operations) for key in operation.changes}
     changes: dict[str, Any] = {}
-    standing = fold.winners(connection, kind, entity, list(operation.changes))
-    for key, value in operation.changes.items():
-        if key.startswith("resolved:"):
+    for key, standing in fold.winners(connection, kind, entity, list(values)).items():
+        if key.startswith(RESOLVED):
             continue
-        parent = operation.parents.get(key)
-        before = ops.get(connection, parent) if parent is not None else None
-        back = before.changes.get(key) if before is not None else None
+        parent = parents[key]
+        before = None if parent is None else ops.get(connection, parent)
+        back = None if before is None else before.changes.get(key)
         if key in ("deleted", "package"):
             back = bool(back)
-        later = standing.get(key)
-        blocked = later if later != operation.stamp else None
-        found.append(Undone(kind, entity, key, plain(key, value), plain(key, back), blocked))
-        if blocked is None:
+        later = None if standing in own else standing
+        found.append(Undone(kind, entity, key, plain(key, values[key]), plain(key, back), later))
+        if later is None:
             changes[key] = back
-    if "deleted" in changes:
-        drafts.append(Draft(kind, entity, "delete" if changes["deleted"] else "restore", changes))
-    elif changes:
+    deleted = changes.pop("deleted", None)
+    if changes:
         drafts.append(Draft(kind, entity, "edit", changes))
+    if deleted is not None:
+        drafts.append(Draft(kind, entity, "delete" if deleted else "restore", {"deleted": deleted}))

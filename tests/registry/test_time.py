@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -188,8 +189,9 @@ def test_a_change_is_taken_back_and_that_too(registry: Registry) -> None:
         assert [item.text for item in after.metadata.values()] == [item.text for item in before.metadata.values()]
         registry.undo()
         registry.undo()
-    registry.undo(next(o.stamp for _, o in registry.operations() if o.action == "create"))
-    assert names(registry) == []
+    other = registry.models.create(name="other").id
+    registry.undo()
+    assert other not in {found.id for found in ModelSearch().run(registry)}
 
 
 def test_a_transaction_is_taken_back_as_a_whole(registry: Registry) -> None:
@@ -200,6 +202,62 @@ def test_a_transaction_is_taken_back_as_a_whole(registry: Registry) -> None:
         registry.models.tag(two, add=["prod"])
     registry.undo(last(registry))
     assert names(registry, tags=["prod"]) == []
+
+
+def test_a_transaction_that_changed_one_value_twice_is_taken_back_to_before_it(registry: Registry) -> None:
+    """Its own second change is no later change."""
+    model = registry.models.create(name="one", tags=["a"]).id
+    with registry.transaction():
+        registry.models.edit(model, name="two")
+        registry.models.tag(model, remove=["a"])
+        registry.models.edit(model, name="three")
+        registry.models.tag(model, add=["b"])
+        registry.models.delete(model)
+
+    undone = {one.key: (one.now, one.back) for one in registry.undo()}
+
+    assert undone["name"] == ("three", "one")
+    record = registry.models.get(model)
+    assert (record.name, record.tags) == ("one", ("a",))
+
+
+def test_a_creation_is_taken_back_as_long_as_nothing_was_done_with_the_model(registry: Registry) -> None:
+    """Tags, edits and publications would go with it; removing it twice is nothing to do either."""
+    model = registry.models.create(name="one", uri="s3://b/1").id
+    stamp = last(registry)
+    registry.models.tag(model, add=["prod"])
+    registry.models.publish(model)
+
+    with pytest.raises(InvalidRequestError, match="Changed since"):
+        registry.undo(stamp)
+    (left,) = registry.undo(stamp, force=True)
+    assert left.later == last(registry)
+    assert registry.models.get(model).published
+    with registry.transaction():
+        two = registry.models.create(name="two").id
+        registry.models.tag(two, add=["x"])
+    registry.undo()
+    assert names(registry) == ["one"]
+    registry.undo()
+    assert names(registry) == ["one", "two"]
+
+
+def test_models_of_a_moment_can_be_read_however_many_moments_are_asked_for_later(registry: Registry) -> None:
+    """And what was made for a moment is removed with the last of them, or with the registry."""
+    model = registry.models.create(name="n0").id
+    stamps = [last(registry)]
+    for number in range(1, 8):
+        registry.models.edit(model, name=f"n{number}")
+        stamps.append(last(registry))
+    held = registry.at(stamps[0])
+    folders = [held.database.path.parent]
+    folders += [registry.at(stamp).database.path.parent for stamp in stamps[1:]]
+
+    assert held.models.get(model).name == "n0"
+    gc.collect()
+    assert [folder.exists() for folder in folders] == [True, False, False, False, True, True, True, True]
+    registry.close()
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_what_was_changed_since_is_left_alone(registry: Registry) -> None:
