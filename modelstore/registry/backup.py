@@ -55,19 +55,9 @@ class Backup:
 def backup(
     registry: Registry, target: str | os.PathLike[str], *, with_objects: bool = True, overwrite: bool = False
 ) -> Backup:
-    """Write the registry into one file: as it is at one moment, with every object that it refers to then.
+    """Write the registry into one file; see `Registry.backup`.
 
-    Others may go on using it. A kill leaves hidden files beside the target, and no half backup.
-
-    Args:
-        registry: The registry.
-        target: The file.
-        with_objects: False leaves the objects out: for where they are saved otherwise, or can be had from elsewhere.
-        overwrite: Replace a file of that name.
-
-    Raises:
-        InvalidRequestError: The file is there already, and ``overwrite`` was not given.
-        StorageError: It cannot be written.
+    A kill leaves hidden files beside the target, and no half backup.
     """
     registry.flush_reports()
     path = Path(target).expanduser().absolute()

@@ -79,20 +79,7 @@ class Imported:
 def export_models(
     registry: Registry, ids: Sequence[str], target: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Exported:
-    """Write models with their bytes, history, reports, tasks and projects into one file.
-
-    Args:
-        registry: The registry.
-        ids: Ids of the models.
-        target: The file.
-        overwrite: Replace a file of that name.
-
-    Raises:
-        ModelNotFoundError: There is no such model; nothing was written.
-        InvalidRequestError: The file is there already, and ``overwrite`` was not given.
-        IntegrityError: Bytes of a model are damaged; nothing was written.
-        StorageError: The file cannot be written.
-    """
+    """Write models with their bytes and history into one file; see `Registry.export_models`."""
     registry.flush_reports()
     with BundleWriter(target, KIND, overwrite=overwrite) as bundle:
         with registry.database.snapshot():
@@ -165,21 +152,9 @@ def _write_objects(registry: Registry, bundle: BundleWriter, needed: set[tuple[s
 
 
 def import_models(registry: Registry, source: str | os.PathLike[str]) -> Imported:
-    """Take in a bundle: every operation and every byte is checked first, then all of it comes in at once.
+    """Take in a bundle; see `Registry.import_models`.
 
-    Doing it again changes nothing. Where models are here already, both histories become one, as in a sync.
-
-    Args:
-        registry: The registry.
-        source: A file that `export_models` wrote.
-
-    Raises:
-        BlobNotFoundError: There is no such file.
-        InvalidRequestError: It is no bundle of models.
-        IntegrityError: It is cut off or damaged; nothing was changed.
-        InvalidOperationError: An operation in it breaks the format; nothing was changed.
-        UnsafeArchiveError: It holds what no bundle holds; nothing was changed.
-        StorageError, RegistryError: The registry cannot be written; nothing was changed.
+    Where models are here already, both histories become one, as in a sync.
     """
     registry.flush_reports()
     with registry.database.write():

@@ -58,16 +58,7 @@ class Compacted:
 
 
 def compact(registry: Registry, *, quiet_ms: int = _QUIET_MS) -> Compacted:
-    """Make a checkpoint of a shared registry, and pack the streams of writers that have been quiet.
-
-    Args:
-        registry: The registry.
-        quiet_ms: Milliseconds since a writer's last operation after which his streams are packed; 0 packs all.
-
-    Raises:
-        InvalidRequestError: The registry is of one machine, or open offline: there is nothing to compact.
-        StorageError: The home cannot be read or written; nothing was lost.
-    """
+    """Make a checkpoint, and pack the streams of writers that have been quiet; see `Registry.compact`."""
     home = _home(registry)
     registry.refresh()
     before = home.checkpoints()

@@ -56,17 +56,7 @@ class Checkup:
 
 
 def fsck(registry: Registry, *, deep: bool = False, repair: bool = False) -> Checkup:
-    """Check the database, every operation of the journal, the index against it, and the objects.
-
-    Args:
-        registry: The registry; others may go on using it.
-        deep: Read every stored byte.
-        repair: Make the index anew where it is wrong; bring missing and damaged objects back from other names,
-            unfinished uploads, the cache, other addresses of the same bytes and remotes; put damaged bytes aside.
-
-    Raises:
-        ReadOnlyRegistryError: It is to be repaired and cannot be written.
-    """
+    """Check the database, the journal, the index and the objects, and repair them; see `Registry.fsck`."""
     findings = _findings(registry, deep=deep)
     repaired: list[str] = []
     if repair:

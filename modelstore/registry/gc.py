@@ -87,18 +87,7 @@ class Collection:
 def collect(
     registry: Registry, *, grace_s: float = GRACE_S, keep_former_s: float = KEEP_FORMER_S, dry_run: bool = False
 ) -> Collection:
-    """Delete what the registry keeps and nobody will ask for any more; others may go on using it.
-
-    Args:
-        registry: The registry.
-        grace_s: Spare what was stored or touched within so many seconds: a process may be about to refer to it.
-        keep_former_s: Spare bytes of removed models, and bytes that were replaced, for so many seconds after that.
-        dry_run: Only say what would go.
-
-    Raises:
-        InvalidRequestError: A time is negative or none, or this thread is in a transaction, which could be undone.
-        ReadOnlyRegistryError: The registry cannot be written.
-    """
+    """Delete what the registry keeps and nobody will ask for any more; see `Registry.gc`."""
     for seconds in (grace_s, keep_former_s):
         if not isinstance(seconds, (int, float)) or not seconds >= 0:
             raise InvalidRequestError(f"{seconds!r} is no time in seconds")

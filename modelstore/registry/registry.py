@@ -22,20 +22,17 @@ from modelstore.journal import Draft, seal
 from modelstore.records.operations import Action, EntityKind, Operation
 from modelstore.registry import mounts
 from modelstore.registry.kinds import open_form
+from modelstore.registry.lookback import Lookback
 from modelstore.registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
     from modelstore.journal.home import Home
-    from modelstore.registry.compacting import Compacted
     from modelstore.registry.conflicts import Conflicts
     from modelstore.registry.models import Models
-    from modelstore.registry.moments import Moment
     from modelstore.registry.remotes import Remotes
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
-    from modelstore.registry.timediff import ModelChange
-    from modelstore.registry.undoing import Undone
     from modelstore.registry.weights import Weights
     from modelstore.sync import Direction, Objects, SyncResult
 
@@ -58,7 +55,7 @@ class _Batch:
     size: int = 0
 
 
-class Registry(Upkeep):
+class Registry(Lookback, Upkeep):
     """A model registry in a folder of this machine.
 
     Safe to use from any number of threads and processes at once; a process that dies at any point leaves each change
@@ -155,42 +152,42 @@ class Registry(Upkeep):
         """The models of this registry."""
         from modelstore.registry.models import Models
 
-        return self._part("models", Models)
+        return self.part("models", Models)
 
     @property
     def tasks(self) -> Tasks:
         """The tasks of this registry."""
         from modelstore.registry.tasks import Tasks
 
-        return self._part("tasks", Tasks)
+        return self.part("tasks", Tasks)
 
     @property
     def weights(self) -> Weights:
         """The bytes of this registry's models: storing, uploading, local copies."""
         from modelstore.registry.weights import Weights
 
-        return self._part("weights", Weights)
+        return self.part("weights", Weights)
 
     @property
     def reports(self) -> Reports:
         """What was reported to the models and tasks of this registry: scalars, plots, pictures."""
         from modelstore.registry.reports import Reports
 
-        return self._part("reports", Reports)
+        return self.part("reports", Reports)
 
     @property
     def conflicts(self) -> Conflicts:
         """Edits that did not know of each other, and settling them."""
         from modelstore.registry.conflicts import Conflicts
 
-        return self._part("conflicts", Conflicts)
+        return self.part("conflicts", Conflicts)
 
     @property
     def remotes(self) -> Remotes:
         """The other registries that this one knows by a name."""
         from modelstore.registry.remotes import Remotes
 
-        return self._part("remotes", Remotes)
+        return self.part("remotes", Remotes)
 
     def refresh(self) -> None:
         """Take in what others have written to a shared registry; every public read and write does so by itself.
@@ -224,7 +221,8 @@ class Registry(Upkeep):
         if "reports" in self._parts:
             self.reports.flush()
 
-    def _part(self, name: str, factory: Callable[[Registry], T]) -> T:
+    def part(self, name: str, factory: Callable[[Registry], T]) -> T:
+        """Return a part of this registry, made at its first use."""
         found: T | None = self._parts.get(name)
         if found is None:
             found = self._parts.setdefault(name, factory(self))
@@ -376,25 +374,6 @@ class Registry(Upkeep):
         finally:
             partner.close()
 
-    def at(self, moment: Moment) -> Self:
-        """Return the registry as it was: queries, models, tasks and local copies of that moment, read-only.
-
-        It is exact: the fold of the operations made until then, by their stamps. The first use of a moment folds them
-        (about 0.1 ms each). The last few moments, and those of which somebody holds a model, are kept until this
-        registry is closed. Bytes that were freed since are gone.
-
-        Args:
-            moment: A datetime or ISO text (local time where it has no zone), a date (its end), seconds since 1970, or
-                an operation's stamp (that operation included).
-
-        Raises:
-            InvalidRequestError: It is no moment.
-        """
-        from modelstore.registry.past import Views
-
-        view: Self = self._part("views", Views).at(moment)  # type: ignore[assignment]
-        return view
-
     def seen_through(self, database: Database) -> Self:
         """Return a registry with everything of this one but its index."""
         view = object.__new__(type(self))
@@ -404,43 +383,6 @@ class Registry(Upkeep):
             _parts={}, _offline=True,
         )  # fmt: skip
         return view
-
-    def changes_between(
-        self, first: Moment, second: Moment | None = None, *, project: str | None = None
-    ) -> list[ModelChange]:
-        """Return the models that were added, removed or changed between two moments, ordered by id.
-
-        Args:
-            first: The earlier moment, as for `at`.
-            second: The later one; None for now.
-            project: Only models that are or were in this project; None for all.
-
-        Raises:
-            InvalidRequestError: A moment is none.
-        """
-        from modelstore.registry.timediff import changes_between
-
-        return changes_between(self, first, second, project=project)
-
-    def undo(self, stamp: str | None = None, *, dry_run: bool = False, force: bool = False) -> list[Undone]:
-        """Bring back what a change, with its whole transaction, replaced: by a new change, which can be undone too.
-
-        Args:
-            stamp: The operation, as `history` shows it; None for the last change made on this host.
-            dry_run: Only say what would be done.
-            force: Bring back what nothing has changed since, and leave the rest; else that is refused.
-
-        Returns:
-            What was brought back, and, with ``force``, what was not.
-
-        Raises:
-            NotFoundError: There is no such operation.
-            InvalidRequestError: Something has been changed since, or the operation only reported.
-            PublishedModelError: A publication cannot be taken back.
-        """
-        from modelstore.registry.undoing import undo
-
-        return undo(self, stamp, dry_run=dry_run, force=force)
 
     def select(self, statement: str) -> Selection:
         """Run one SQL statement that reads the index, on a connection through which nothing can be changed.
@@ -488,22 +430,6 @@ class Registry(Upkeep):
                 compact(self)
         except ModelStoreError as error:
             logger.warning("The registry at %s was not compacted: %s", self.folder, error)
-
-    def compact(self, *, quiet_ms: int = 3_600_000) -> Compacted:
-        """Make a checkpoint of a shared registry, and pack the streams of writers that have been quiet.
-
-        Closing a registry does so by itself when it is worth it. Others may go on using the registry.
-
-        Args:
-            quiet_ms: Milliseconds since a writer's last operation after which his streams are packed; 0 packs all.
-
-        Raises:
-            InvalidRequestError: The registry is of one machine: there is nothing to compact.
-            StorageError: The registry's folder cannot be read or written; nothing was lost.
-        """
-        from modelstore.registry.compacting import compact
-
-        return compact(self, quiet_ms=quiet_ms)
 
     def __enter__(self) -> Self:
         return self

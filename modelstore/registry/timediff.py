@@ -37,17 +37,7 @@ class ModelChange:
 def changes_between(
     registry: Registry, first: Moment, second: Moment | None = None, *, project: str | None = None
 ) -> list[ModelChange]:
-    """Return the models that were added, removed or changed between two moments, ordered by id.
-
-    Args:
-        registry: The registry.
-        first: The earlier moment.
-        second: The later one; None for now.
-        project: Only models that are or were in this project; None for all.
-
-    Raises:
-        InvalidRequestError: A moment is none.
-    """
+    """Return what became of models between two moments; see `Registry.changes_between`."""
     begin = last_stamp_of(first)
     end = "f" * 32 if second is None else last_stamp_of(second)
     before = registry.at(begin)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from modelstore.registry.backup import Backup
     from modelstore.registry.bundling import Exported, Imported
     from modelstore.registry.checks import Finding
+    from modelstore.registry.compacting import Compacted
     from modelstore.registry.fsck import Checkup
     from modelstore.registry.gc import Collection
     from modelstore.registry.registry import Registry
@@ -42,8 +43,9 @@ class Upkeep:
 
         Args:
             deep: Read every stored byte.
-            repair: Make the index anew where it is wrong, and bring objects back from the cache, from other addresses
-                of the same bytes and from remotes. Damaged bytes are put aside, never deleted.
+            repair: Make the index anew where it is wrong; bring missing and damaged objects back from other names,
+                unfinished uploads, the cache, other addresses of the same bytes and remotes. Damaged bytes are put
+                aside, never deleted.
 
         Raises:
             ReadOnlyRegistryError: It is to be repaired and cannot be written.
@@ -63,7 +65,7 @@ class Upkeep:
             dry_run: Only say what would go.
 
         Raises:
-            InvalidRequestError: A time is negative or none.
+            InvalidRequestError: A time is negative or none, or this thread is in a transaction, which could be undone.
             ReadOnlyRegistryError: The registry cannot be written.
         """
         from modelstore.registry.gc import collect
@@ -158,3 +160,19 @@ class Upkeep:
         from modelstore.registry.bundling import import_models
 
         return import_models(self._registry, source)
+
+    def compact(self, *, quiet_ms: int = 3_600_000) -> Compacted:
+        """Make a checkpoint of a shared registry, and pack the streams of writers that have been quiet.
+
+        Closing a registry does so by itself when it is worth it. Others may go on using the registry.
+
+        Args:
+            quiet_ms: Milliseconds since a writer's last operation after which his streams are packed; 0 packs all.
+
+        Raises:
+            InvalidRequestError: The registry is of one machine: there is nothing to compact.
+            StorageError: The registry's folder cannot be read or written; nothing was lost.
+        """
+        from modelstore.registry.compacting import compact
+
+        return compact(self._registry, quiet_ms=quiet_ms)
