@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidOperationError, InvalidUriError
-from modelstore.ids import now_ms, project_id
+from modelstore.ids import now_ms
 from modelstore.index import ops
 from modelstore.records.operations import Operation
-from modelstore.registry.references import references
+from modelstore.registry.references import around, references
 from modelstore.storage.bundles import BundleReader, BundleWriter, object_member
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import parse_object_uri
@@ -84,7 +84,7 @@ def export_models(
     with BundleWriter(target, KIND, overwrite=overwrite) as bundle:
         with registry.database.snapshot():
             models = [registry.models.get(model_id) for model_id in dict.fromkeys(ids)]
-            entities = _entities(registry, [model.id for model in models])
+            entities = around(registry, [model.id for model in models])
             needed = [one for one in references(registry.database) if one.entity in entities]
             count = _write_operations(registry, bundle, entities)
         done, missing = _write_objects(registry, bundle, {(one.digest, one.name) for one in needed})
@@ -95,28 +95,6 @@ def export_models(
         )  # fmt: skip
     path = Path(target).expanduser().absolute()
     return Exported(path, len(models), count, len(done), size, elsewhere, tuple(sorted(missing)))
-
-
-def _entities(registry: Registry, models: list[str]) -> set[str]:
-    """Return the models, the tasks that made or use them, and the projects of both with those above."""
-    found = set(models)
-    projects: set[str] = set()
-    for model_id in models:
-        record = registry.models.get(model_id)
-        tasks = {link.task for link in registry.models.links(model_id)} | ({record.task} if record.task else set())
-        found |= tasks
-        names = {record.project} | {
-            row[0]
-            for task in tasks
-            for row in registry.database.all(
-                "SELECT p.name FROM tasks AS t JOIN projects AS p ON p.key = t.project WHERE t.id = ?", (task,)
-            )
-        }
-        projects |= {name for name in names if name}
-    for name in projects:
-        parts = name.split("/")
-        found |= {project_id("/".join(parts[: n + 1])) for n in range(len(parts))}
-    return found
 
 
 def _write_operations(registry: Registry, bundle: BundleWriter, entities: set[str]) -> int:

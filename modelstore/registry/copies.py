@@ -163,7 +163,7 @@ class LocalCopies:
         """Bring an object that is missing here, as after a sync without bytes, from the first remote that has it."""
         from modelstore.registry.registry import Registry
         from modelstore.storage.progress import reporting
-        from modelstore.storage.transfer import download
+        from modelstore.storage.transfer import fetch_object
 
         for remote in self._registry.remotes.all():
             try:
@@ -171,13 +171,8 @@ class LocalCopies:
                     found = other.weights.objects.find(digest)
                     if found is None:
                         continue
-                    snapshot = self.objects.temporary()
-                    try:
-                        with reporting(f"fetching {name}") as progress:
-                            done = download(found, snapshot, progress=progress, expected_digest=digest)
-                        self.objects.put(snapshot, done.fingerprint, name)
-                    finally:
-                        snapshot.unlink(missing_ok=True)
+                    with reporting(f"fetching {name}") as progress:
+                        fetch_object(self.objects, found, digest, name, progress)
             except ModelStoreError as error:
                 logger.warning("The remote %r could not give %s: %s", remote.name, digest, error)
                 continue

@@ -23,7 +23,7 @@ from modelstore.registry.references import references
 from modelstore.storage import uris
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import hash_file
-from modelstore.storage.transfer import download
+from modelstore.storage.transfer import fetch_object
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
@@ -116,14 +116,8 @@ def _repair_object(registry: Registry, digest: str, names: list[str], copies: _C
     for address in copies.of(digest):
         try:
             for name in missing:
-                snapshot = store.temporary()
                 sys.audit("modelstore.step", "fsck.repair.3")
-                try:
-                    arrived = download(address, snapshot, expected_digest=digest)
-                    sys.audit("modelstore.step", "fsck.repair.4")
-                    store.put(snapshot, arrived.fingerprint, name)
-                finally:
-                    snapshot.unlink(missing_ok=True)
+                fetch_object(store, address, digest, name)
         except ModelStoreError as error:
             logger.warning("%s is no copy of %s: %s", uris.redact(address), digest, error)
             continue

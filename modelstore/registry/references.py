@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import InvalidUriError
-from modelstore.ids import stamp_ms
+from modelstore.ids import project_id, stamp_ms
 from modelstore.storage.objects import parse_object_uri
 
 if TYPE_CHECKING:
     from modelstore.index.database import Database
+    from modelstore.registry.registry import Registry
 
-__all__ = ["Reference", "former", "is_used", "references", "used"]
+__all__ = ["Reference", "around", "former", "is_used", "references", "used"]
 
 _MODELS: Final = (
     "SELECT id, name, uri, size FROM models WHERE state <> 2 AND uri >= 'modelstore://' AND uri < 'modelstore:/0'"
@@ -77,6 +78,28 @@ def is_used(database: Database, digest: str) -> bool:
         (address, address[:-1] + "0", digest),
     )
     return row is not None
+
+
+def around(registry: Registry, models: list[str]) -> set[str]:
+    """Return the models, the tasks that made or use them, and the projects of both with those above."""
+    found = set(models)
+    projects: set[str] = set()
+    for model_id in models:
+        record = registry.models.get(model_id)
+        tasks = {link.task for link in registry.models.links(model_id)} | ({record.task} if record.task else set())
+        found |= tasks
+        names = {record.project} | {
+            row[0]
+            for task in tasks
+            for row in registry.database.all(
+                "SELECT p.name FROM tasks AS t JOIN projects AS p ON p.key = t.project WHERE t.id = ?", (task,)
+            )
+        }
+        projects |= {name for name in names if name}
+    for name in projects:
+        parts = name.split("/")
+        found |= {project_id("/".join(parts[: n + 1])) for n in range(len(parts))}
+    return found
 
 
 def former(database: Database) -> dict[str, int]:

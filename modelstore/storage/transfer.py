@@ -11,14 +11,24 @@ from modelstore.errors import IntegrityError
 from modelstore.storage.downloads import Download, Resumable, check_size
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, hash_file
-from modelstore.storage.objects import fsync_folder
+from modelstore.storage.objects import ObjectStore, fsync_folder
 from modelstore.storage.retries import Patience
 from modelstore.storage.uris import local_path, normalise, redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Download", "Fingerprint", "Progress", "Resumable", "copy_hashed", "download", "fetch", "hash_file"]
+__all__ = [
+    "Download",
+    "Fingerprint",
+    "Progress",
+    "Resumable",
+    "copy_hashed",
+    "download",
+    "fetch",
+    "fetch_object",
+    "hash_file",
+]
 
 
 def download(
@@ -127,6 +137,32 @@ def fetch(
                 os.close(descriptor)
         finally:
             origin.close()
+
+
+def fetch_object(
+    store: ObjectStore, uri: str | os.PathLike[str], digest: str, filename: str, progress: Progress | None = None
+) -> Fingerprint:
+    """Bring an object into a store: it appears there complete and verified, or not at all.
+
+    Args:
+        store: Where to.
+        uri: Where from; anything fsspec opens, or a path.
+        digest: ``sha256:hex`` that the bytes must have.
+        filename: Its file name in the store.
+        progress: Told now and then, from this thread.
+
+    Raises:
+        IntegrityError: The bytes are others.
+        StorageError: As `download`, or as `ObjectStore.put`.
+    """
+    snapshot = store.temporary()
+    try:
+        done = download(uri, snapshot, progress=progress, expected_digest=digest)
+        sys.audit("modelstore.step", "transfer.object.2")
+        store.put(snapshot, done.fingerprint, filename)
+    finally:
+        snapshot.unlink(missing_ok=True)
+    return done.fingerprint
 
 
 def fsync_file(path: Path) -> None:

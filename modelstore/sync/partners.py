@@ -9,19 +9,19 @@ from itertools import chain
 from typing import Any, Final, Literal, Protocol
 
 from modelstore.errors import ProjectNotFoundError, RegistryNotFoundError
-from modelstore.ids import project_id
 from modelstore.index import ops
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.index.ingest import Ingested
+from modelstore.records.entities import ModelRecord
 from modelstore.records.operations import Operation
+from modelstore.registry.references import Reference, around, references
 from modelstore.registry.registry import Registry
 from modelstore.registry.search import ModelSearch
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Progress
-from modelstore.storage.objects import parse_object_uri
-from modelstore.storage.transfer import download
+from modelstore.storage.transfer import fetch_object
 
-__all__ = ["Filters", "Knowledge", "Need", "Objects", "Parcel", "Partner", "RegistryPartner", "open_partner"]
+__all__ = ["Filters", "Knowledge", "Objects", "Parcel", "Partner", "RegistryPartner", "open_partner"]
 
 PARCEL: Final = 2_000
 """Operations that are taken in together: one transaction, and what is lost of the work when a sync is cut off."""
@@ -58,33 +58,16 @@ class Parcel:
     heads: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that an entity refers to: digest, the name of their file, their size where it is known."""
-
-    digest: str
-    name: str
-    size: int | None
-
-
 Filters = Mapping[str, Any]
 """Conditions on models: attributes of `modelstore.registry.search.ModelSearch`; all can be said in JSON."""
 
 Objects = Literal["all", "published", "none", "wanted"]
 
-_OWN = "SELECT entity FROM ops WHERE substr(stamp, 17) IN (SELECT id FROM writers)"
-_MODELS = "SELECT id, uri, digest, NULL, size FROM models WHERE state < 2 AND uri LIKE 'modelstore://%'"
-_PLOTS = (
-    "SELECT entity, NULL, digest, name, size FROM plots WHERE digest IS NOT NULL"
-    " AND entity NOT IN (SELECT id FROM models WHERE state = 2)"
-)
-_REFERENCES: Final[dict[Objects, str]] = {
-    "all": f"{_MODELS} UNION ALL {_PLOTS}",
-    "published": f"{_MODELS} AND published_op IS NOT NULL UNION ALL {_PLOTS}"
-    " AND entity IN (SELECT id FROM models WHERE published_op IS NOT NULL)",
-    "wanted": f"{_MODELS} AND id IN ({_OWN}) UNION ALL {_PLOTS} AND entity IN ({_OWN})",
-    "none": f"{_MODELS} AND 0",
+_CHOSEN: Final[dict[Objects, str]] = {
+    "published": "SELECT id FROM models WHERE published_op IS NOT NULL",
+    "wanted": "SELECT entity FROM ops WHERE substr(stamp, 17) IN (SELECT id FROM writers)",
 }
+"""Of which entities the bytes go along, where not those of all do."""
 
 
 class Partner(Protocol):
@@ -121,7 +104,7 @@ class Partner(Protocol):
         """Return the ids of the models that match, of their tasks and their projects."""
         ...
 
-    def needs(self, which: Objects, entities: set[str] | None) -> list[Need]:
+    def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
         """Return the bytes that it refers to, wants and has not.
 
         Args:
@@ -130,11 +113,11 @@ class Partner(Protocol):
         """
         ...
 
-    def address(self, need: Need) -> str | None:
+    def address(self, need: Reference) -> str | None:
         """Return where its bytes can be fetched; None when it has them not."""
         ...
 
-    def store(self, need: Need, address: str, progress: Progress | None = None) -> int:
+    def store(self, need: Reference, address: str, progress: Progress | None = None) -> int:
         """Keep the bytes that are at an address which this process can read; returns how many.
 
         Raises:
@@ -219,47 +202,37 @@ class RegistryPartner:
         return self.registry.ingest(parcel.operations, parcel.heads)
 
     def select(self, filters: Filters) -> set[str]:
-        """Return the ids of the models that match, of their tasks and their projects; the archived ones too."""
-        found: set[str] = set()
+        """Return the ids of the models that match, archived ones too, of their parents, and of what is around them."""
         search = ModelSearch(**{"include_archived": True, **filters})
+        found: list[ModelRecord] = []
         with suppress(ProjectNotFoundError):  # this side may not have heard of it yet
-            for model in chain.from_iterable(search.pages(self.registry)):
-                found.add(model.id)
-                found.update(link.task for link in self.registry.models.links(model.id))
-                found.update(one for one in (model.task, model.parent) if one is not None)
-                if model.project is not None:
-                    found.add(project_id(model.project))
-        return found
+            found.extend(chain.from_iterable(search.pages(self.registry)))
+        parents = {model.parent for model in found if model.parent is not None}
+        return parents | around(self.registry, [model.id for model in found])
 
-    def needs(self, which: Objects, entities: set[str] | None) -> list[Need]:
+    def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
         """Return the bytes that it refers to, wants and has not."""
-        objects = self.registry.weights.objects
-        found: dict[str, Need] = {}
-        for entity, uri, digest, name, size in self.registry.database.all(_REFERENCES[which]):
-            if entities is not None and entity not in entities:
-                continue
-            own = parse_object_uri(uri) if uri is not None else (digest, name or "file")
-            if own is not None and own[0] not in found and not objects.path(*own).exists():
-                found[own[0]] = Need(own[0], own[1], size)
+        objects, database = self.registry.weights.objects, self.registry.database
+        chosen = {row[0] for row in database.all(_CHOSEN[which])} if which in _CHOSEN else None
+        found = {
+            one.digest: one
+            for one in reversed(references(database))
+            if (entities is None or one.entity in entities)
+            and (chosen is None or one.entity in chosen)
+            and not objects.path(one.digest, one.name).exists()
+        }
         return list(found.values())
 
-    def address(self, need: Need) -> str | None:
+    def address(self, need: Reference) -> str | None:
         """Return the path of its file; None when it has none."""
         objects = self.registry.weights.objects
         path = objects.path(need.digest, need.name)
         found = path if path.exists() else objects.find(need.digest)
         return None if found is None else str(found)
 
-    def store(self, need: Need, address: str, progress: Progress | None = None) -> int:
+    def store(self, need: Reference, address: str, progress: Progress | None = None) -> int:
         """Keep the bytes that are at an address; see `Partner`."""
-        objects = self.registry.weights.objects
-        snapshot = objects.temporary()
-        try:
-            done = download(address, snapshot, progress=progress, expected_digest=need.digest)
-            objects.put(snapshot, done.fingerprint, need.name)
-        finally:
-            snapshot.unlink(missing_ok=True)
-        return done.fingerprint.size
+        return fetch_object(self.registry.weights.objects, address, need.digest, need.name, progress).size
 
     def close(self) -> None:
         """Close the registry if it was opened for this."""
@@ -267,19 +240,18 @@ class RegistryPartner:
             self.registry.close()
 
 
-def open_partner(uri: str, *, create: bool = False) -> Partner:
+def open_partner(uri: str) -> Partner:
     """Open the other side of an exchange.
 
     Args:
         uri: A folder, or any URI that a registry can have.
-        create: Make a registry there when there is none; a folder becomes one of this machine.
 
     Raises:
-        RegistryNotFoundError: There is none, and ``create`` is False.
+        RegistryNotFoundError: There is none.
         InvalidRequestError: No registry can be at such a URI.
     """
     try:
-        return RegistryPartner(Registry(uri, create=create), owned=True)
+        return RegistryPartner(Registry(uri, create=False), owned=True)
     except RegistryNotFoundError as error:
         raise RegistryNotFoundError(
             f"There is no registry at {uris.redact(uri)}", "Check the address, or make one with `modelstore init`."

@@ -178,7 +178,7 @@ def test_a_repair_that_is_killed_is_done_by_the_next(registry: Registry, tmp_pat
     shutil.copytree(registry.folder, tmp_path / "other")
     registry.remotes.add("other", str(tmp_path / "other"))
     digest, name = _own(registry, "one")
-    for step in ("fsck.repair.2", "fsck.repair.3", "fsck.repair.4", "objects.put.3"):
+    for step in ("fsck.repair.2", "fsck.repair.3", "transfer.object.2", "objects.put.3"):
         _spoil(registry.weights.objects.path(digest, name))
 
         def work() -> None:
