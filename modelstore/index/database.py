@@ -245,9 +245,7 @@ class Database:
         self._backups.mkdir(parents=True, exist_ok=True)
         version = self._version(connection)
         target = self._backups / f"registry-format{version}-{os.urandom(4).hex()}.db"
-        with connect(target) as copy:
-            connection.backup(copy)
-        copy.close()
+        self.copy_to(target)
 
     def freeze(self, reason: str) -> None:
         """Refuse every further write of this process, with these words."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from modelstore.index.driver import connect
+from modelstore.index.ops import last_stamp
 
-if TYPE_CHECKING:
-    from modelstore.index.database import Database
-
-__all__ = ["forget_host", "last_stamp", "user_version"]
+__all__ = ["forget_host", "stamp_of_copy", "user_version"]
 
 _OF_ONE_HOST = ("writers", "uploads", "verified", "remotes")
 
@@ -31,14 +28,10 @@ def forget_host(path: Path, *, positions: bool = True) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def last_stamp(source: Path | Database) -> str | None:
-    """Return the greatest stamp of an index, open or a file; None when it has no operations."""
-    if isinstance(source, Path):
-        with closing(connect(source, isolation_level=None)) as connection:
-            row = connection.execute("SELECT max(stamp) FROM ops").fetchone()
-    else:
-        row = source.one("SELECT max(stamp) FROM ops")
-    return None if row is None else row[0]
+def stamp_of_copy(path: Path) -> str | None:
+    """Return the greatest stamp of a copied index; None when it has no operations."""
+    with closing(connect(path, isolation_level=None)) as connection:
+        return last_stamp(connection)
 
 
 def user_version(path: Path) -> int:

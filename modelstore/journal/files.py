@@ -80,11 +80,6 @@ class Files:
         """Write once; returns how many bytes were taken."""
         return os.pwrite(descriptor, data, offset)
 
-    def truncate(self, path: Path, size: int) -> None:
-        """Cut a file."""
-        with self._opened(path, os.O_WRONLY) as descriptor:
-            os.ftruncate(descriptor, size)
-
     def read(self, path: Path, start: int, end: int, at_a_time: int) -> Iterator[bytes]:
         """Yield the bytes between two positions.
 

@@ -14,12 +14,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from modelstore.errors import StorageError, StorageFullError
 from modelstore.journal.files import Files, TailError
@@ -29,6 +30,8 @@ from modelstore.journal.lines import decode_line, encode_lines, split_lines
 __all__ = ["FolderHome"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TIP: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.([0-9a-f]{12})\.(tip|end)")
 _OPS: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.ops")
@@ -49,6 +52,18 @@ def _step(name: str) -> None:
     sys.audit("modelstore.step", name)
 
 
+def _patiently(action: Callable[[], T]) -> T:
+    """Do something again as long as a network filesystem says that what it knew of a file is stale."""
+    for look in range(_LOOKS - 1):
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        time.sleep(_PAUSE_S * 2**look)
+    return action()
+
+
 class FolderHome:
     """Streams and checkpoints in a folder; see `modelstore.journal.home.Home` for what holds.
 
@@ -58,16 +73,15 @@ class FolderHome:
     Args:
         folder: The registry's folder.
         files: How files are reached; tests pass one that misbehaves.
+        journal: Where the streams are, when that is another folder than usual.
 
     Attributes:
         damaged: Stream and position of lines that count and are not what was written, as far as they were read.
     """
 
-    kind: Final = "folder"
-
-    def __init__(self, folder: Path, files: Files | None = None) -> None:
+    def __init__(self, folder: Path, files: Files | None = None, journal: Path | None = None) -> None:
         self._files = files or Files()
-        self._journal = folder / "journal"
+        self._journal = journal or folder / "journal"
         self._checkpoints = folder / "checkpoints"
         self._names: list[str] = []
         self._tips: Mapping[str, int] = {}
@@ -106,17 +120,13 @@ class FolderHome:
 
     def _parse(self, names: list[str]) -> tuple[dict[str, int], set[str]]:
         """Read tips from names; also returns streams that have bytes and no tip."""
-        tips: dict[str, int] = {}
+        tips = self._all_packed(names)
         streams: set[str] = set()
         for name in names:
             if found := _TIP.fullmatch(name):
                 tips[found[1]] = max(tips.get(found[1], 0), int(found[2], 16))
             elif found := _OPS.fullmatch(name):
                 streams.add(found[1])
-            elif _PACK.fullmatch(name):
-                with suppress(FileNotFoundError):  # merged into another meanwhile: that one is listed, or soon will be
-                    for stream, (_, length) in self._contents(name).items():
-                        tips[stream] = max(tips.get(stream, 0), length)
         return tips, streams - tips.keys()
 
     def read(self, stream: str, start: int, end: int) -> Iterator[bytes]:
@@ -199,32 +209,24 @@ class FolderHome:
         return found
 
     def _first_line(self, path: Path) -> bytes:
-        for look in range(_LOOKS):
+        def read() -> bytes:
             data = b""
-            try:
-                for chunk in self._files.read(path, 0, sys.maxsize, 1 << 16):
-                    data += chunk
-                    if b"\n" in chunk:
-                        break
-                return data.partition(b"\n")[0]
-            except OSError as error:
-                if error.errno != errno.ESTALE or look == _LOOKS - 1:
-                    raise
-            time.sleep(_PAUSE_S * 2**look)
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+            for chunk in self._files.read(path, 0, sys.maxsize, 1 << 16):
+                data += chunk
+                if b"\n" in chunk:
+                    break
+            return data.partition(b"\n")[0]
+
+        return _patiently(read)
 
     def _list(self, folder: Path) -> list[str]:
-        for look in range(_LOOKS):
-            try:
-                return self._files.names(folder)
-            except OSError as error:
-                if error.errno != errno.ESTALE or look == _LOOKS - 1:
-                    raise StorageError(
-                        f"The journal {folder} cannot be listed ({error.strerror or error})",
-                        "Check that the folder is mounted and may be read.",
-                    ) from error
-            time.sleep(_PAUSE_S * 2**look)
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+        try:
+            return _patiently(lambda: self._files.names(folder))
+        except OSError as error:
+            raise StorageError(
+                f"The journal {folder} cannot be listed ({error.strerror or error})",
+                "Check that the folder is mounted and may be read.",
+            ) from error
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -253,33 +255,23 @@ class FolderHome:
         return tip + len(data)
 
     def _begin(self, stream: str) -> None:
-        tips = self._tips_of(stream)
-        if (tips and tips != [self._tip(stream, 0).name]) or stream in self._all_packed(self._list(self._journal)):
+        names = self._list(self._journal)
+        if _tips_of(stream, names) not in ([], [self._tip(stream, 0).name]) or stream in self._all_packed(names):
             raise StreamClosedError(f"{stream} was begun before")
         _step("journal.append.1")
         with suppress(FileExistsError):  # an append that died here
             self._files.create(self._tip(stream, 0))
 
-    def _tips_of(self, stream: str) -> list[str]:
-        found = map(_TIP.fullmatch, self._list(self._journal))
-        return [match[0] for match in found if match and match[1] == stream]
-
     def _write(self, stream: str, tip: int, data: bytes) -> None:
         path = self._journal / f"{stream}.ops"
-        cut = False
-        for look in range(_LOOKS):
-            try:
-                self._files.write(path, tip, [data], create=tip == 0, cut=cut)
-                return
-            except TailError as error:
-                # Bytes of an append that died, or of somebody who went on with this stream: only the tip can tell.
-                if self._tips_of(stream) != [self._tip(stream, tip).name]:
-                    raise StreamClosedError(f"{stream} is not to be continued at {tip}") from error
-                cut = True
-            except OSError as error:
-                if error.errno != errno.ESTALE or look == _LOOKS - 1:
-                    raise
-                time.sleep(_PAUSE_S * 2**look)
+        write = partial(self._files.write, path, tip, [data], create=tip == 0)
+        try:
+            _patiently(write)
+        except TailError as error:
+            # Bytes of an append that died, or of somebody who went on with this stream: only the tip can tell.
+            if _tips_of(stream, self._list(self._journal)) != [self._tip(stream, tip).name]:
+                raise StreamClosedError(f"{stream} is not to be continued at {tip}") from error
+            _patiently(partial(write, cut=True))
 
     def _announce(self, stream: str, old: Path, new: Path, data: bytes) -> None:
         try:
@@ -351,21 +343,19 @@ class FolderHome:
         return closed
 
     def _all_packed(self, names: list[str]) -> dict[str, int]:
+        """Return how long the streams in packs are."""
         packed: dict[str, int] = {}
         for name in filter(_PACK.fullmatch, names):
-            for stream, (_, length) in self._contents(name).items():
-                packed[stream] = max(packed.get(stream, 0), length)
+            with suppress(FileNotFoundError):  # merged into another meanwhile: that one is listed, or soon will be
+                for stream, (_, length) in self._contents(name).items():
+                    packed[stream] = max(packed.get(stream, 0), length)
         return packed
 
     def _length(self, name: str) -> int:
         return sum(length for _, length in self._contents(name).values())
 
-    def _write_pack(self, loose: Mapping[str, int], merged: list[str]) -> None:
-        sources: dict[str, int] = dict(loose)
-        for name in merged:
-            for stream, (_, length) in self._contents(name).items():
-                sources[stream] = max(sources.get(stream, 0), length)
-        order = sorted(sources.items())
+    def _write_pack(self, loose: dict[str, int], merged: list[str]) -> None:
+        order = sorted((self._all_packed(merged) | loose).items())  # what is loose is longer than what is packed of it
         header = json.dumps({"streams": order}, separators=(",", ":")).encode() + b"\n"
         temporary = self._journal / f"{os.urandom(8).hex()}.tmp"
         name = blake2b(header, digest_size=16).hexdigest() + ".pack"  # a stream's bytes up to a tip are always the same
@@ -386,10 +376,7 @@ class FolderHome:
         names = self._list(self._journal)
         packs = {name: self._contents(name) for name in filter(_PACK.fullmatch, names)}
         settled = [name for name in packs if self._settled(name)]
-        safe: dict[str, int] = {}
-        for name in settled:
-            for stream, (_, length) in packs[name].items():
-                safe[stream] = max(safe.get(stream, 0), length)
+        safe = self._all_packed(settled)
         for found in filter(None, map(_TIP.fullmatch, names)):
             if found[3] == "end" and safe.get(found[1], -1) >= int(found[2], 16):
                 for path in (self._journal / f"{found[1]}.ops", self._journal / found[0]):
@@ -464,3 +451,7 @@ class FolderHome:
             if isinstance(error, StorageError):
                 raise
             self._fail(error, "the checkpoint stays")
+
+
+def _tips_of(stream: str, names: list[str]) -> list[str]:
+    return [found[0] for found in map(_TIP.fullmatch, names) if found and found[1] == stream]

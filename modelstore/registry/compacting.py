@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Final
 from modelstore.errors import InvalidRequestError, StorageError
 from modelstore.ids import now_ms, stamp_ms
 from modelstore.index.driver import sqlite3
-from modelstore.index.private import forget_host, last_stamp, user_version
+from modelstore.index.heads import read_heads
+from modelstore.index.ops import last_stamp
+from modelstore.index.private import forget_host, stamp_of_copy, user_version
 from modelstore.index.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -62,10 +64,10 @@ def compact(registry: Registry, *, quiet_ms: int = _QUIET_MS) -> Compacted:
     home = _home(registry)
     registry.refresh()
     before = home.checkpoints()
-    stamp = last_stamp(registry.database) or _EMPTY
+    stamp = last_stamp(registry.database.connection) or _EMPTY
     name, size = None, 0
     if not any(one.startswith(stamp) for one in before):
-        name, size = _make_checkpoint(registry, home, stamp)
+        name, size = _make_checkpoint(registry, home)
         for old in before[: max(len(before) + 1 - _KEPT, 0)]:
             home.remove_checkpoint(old)
     return Compacted(name, size, home.pack(_quiet(registry, home, quiet_ms)))
@@ -82,7 +84,7 @@ def _home(registry: Registry) -> Home:
 
 def _quiet(registry: Registry, home: Home, quiet_ms: int) -> dict[str, int]:
     own = {row[0] for row in registry.database.all("SELECT id FROM writers")} if quiet_ms else set()
-    heads = dict(tuple(row) for row in registry.database.all("SELECT writer, stamp FROM heads"))
+    heads = read_heads(registry.database.connection)
     limit = now_ms() - quiet_ms
     return {
         stream: tip
@@ -91,13 +93,13 @@ def _quiet(registry: Registry, home: Home, quiet_ms: int) -> dict[str, int]:
     }
 
 
-def _make_checkpoint(registry: Registry, home: Home, stamp: str) -> tuple[str, int]:
+def _make_checkpoint(registry: Registry, home: Home) -> tuple[str, int]:
     """Store this host's index: 1. copy it  2. take out what is this host's  3. compress it  4. store it."""
     with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=registry.private) as scratch:
         copy, packed = Path(scratch) / "registry.db", Path(scratch) / "packed"
         registry.database.copy_to(copy)
         forget_host(copy)
-        stamp = last_stamp(copy) or _EMPTY  # others may have gone on meanwhile
+        stamp = stamp_of_copy(copy) or _EMPTY  # others may have gone on since anybody looked
         with copy.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
             shutil.copyfileobj(source, target, 1 << 20)
         digest = blake2b(digest_size=8)

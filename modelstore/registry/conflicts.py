@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Branch", "Conflicts", "OpenConflict"]
 
 _TABLES: Final = {"model": "models", "task": "tasks", "project": "projects"}
-_KINDS: Final = frozenset(_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,14 @@ class Conflicts:
         wanted = None if entities is None else set(entities)
         database = self._registry.database
         with database.snapshot():
-            rows = database.all("SELECT entity, key, fork FROM conflicts WHERE agree = 0 ORDER BY entity, key, fork")
-            return [self._described(*row) for row in rows if wanted is None or row[0] in wanted]
+            rows = database.all(
+                "SELECT entity, key, fork, branches FROM conflicts WHERE agree = 0 ORDER BY entity, key, fork"
+            )
+            return [
+                self._described(Conflict(entity, key, fork, tuple(json.loads(branches)), agree=False))
+                for entity, key, fork, branches in rows
+                if wanted is None or entity in wanted
+            ]
 
     def get(self, conflict_id: str) -> OpenConflict:
         """Return one conflict that is open.
@@ -180,18 +185,16 @@ class Conflicts:
 
     @staticmethod
     def _value_of(connection: Any, branch: Branch, key: str) -> Any:
-        operations = {o.stamp: o for o in (ops.get(connection, branch.stamps[-1]),) if o is not None}
-        return operations[branch.stamps[-1]].changes[key]
+        operation = ops.get(connection, branch.stamps[-1])
+        assert operation is not None  # noqa: S101 - the branch was read in this transaction
+        return operation.changes[key]
 
-    def _described(self, entity: str, key: str, fork: str) -> OpenConflict:
+    def _described(self, conflict: Conflict) -> OpenConflict:
         connection = self._registry.database.connection
+        entity, key, fork = conflict.entity, conflict.key, conflict.fork
         operations = [operation for _, operation in ops.of_entity(connection, entity)]
         kind = operations[0].kind
         own = {row[0] for row in connection.execute("SELECT id FROM writers")}
-        row = connection.execute(
-            "SELECT branches FROM conflicts WHERE (entity, key, fork) = (?,?,?)", (entity, key, fork)
-        )
-        conflict = Conflict(entity, key, fork, tuple(json.loads(row.fetchone()[0])), agree=False)
         sides = members(operations, conflict)
         published = kind == "model" and key in FROZEN_FIELDS and any(o.action == "publish" for o in operations)
         standing = self._standing(connection, kind, entity, key, operations, published=published)

@@ -16,7 +16,6 @@ Killed anywhere, running it again finishes it (tests/registry/test_converting.py
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -34,8 +33,9 @@ from modelstore.index.exclusive import exclusive
 from modelstore.index.private import forget_host
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import mounts
-from modelstore.registry.kinds import FORMAT_FILE, Kind
+from modelstore.registry.kinds import FORMAT_FILE, Form, Kind, read_form, write_form
 from modelstore.registry.places import private_folder
+from modelstore.registry.shared import SharedJournal
 from modelstore.storage.failures import translated
 from modelstore.storage.objects import fsync_folder
 
@@ -59,28 +59,28 @@ def convert(folder: str | os.PathLike[str] | None, kind: Kind) -> bool:
 
     Raises:
         RegistryNotFoundError: There is no registry.
+        NewerRegistryError, CorruptRegistryError: It cannot be opened.
         RegistryBusyError: A process of this machine has it open.
         InvalidRequestError: Uploads are unfinished; or it would become local on a network filesystem.
         StorageError: The folder cannot be written; what was done is finished by the next call.
     """
     path = Path(os.path.realpath(Path(config.registry_uri() if folder is None else folder).expanduser()))
-    try:
-        record = json.loads((path / FORMAT_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise RegistryNotFoundError(f"There is no registry at {path}", "Check the path.") from error
+    form = read_form(path)
+    if form is None:
+        raise RegistryNotFoundError(f"There is no registry at {path}", "Check the path.")
     with translated(path, writing=True):
-        return _to_shared(path, record) if kind == "shared" else _to_local(path, record)
+        return _to_shared(path, form) if kind == "shared" else _to_local(path, form)
 
 
 # -- to shared ---------------------------------------------------------------------------------------------------------
 
 
-def _to_shared(path: Path, record: dict[str, object]) -> bool:
+def _to_shared(path: Path, form: Form) -> bool:
     database, making = path / "registry.db", path / "journal.making"
     if not database.exists():
         return False
     with exclusive(database) as connection:
-        if record["kind"] != "shared":
+        if form.kind != "shared":
             _refuse_uploads(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
             shutil.rmtree(making, ignore_errors=True)
             _write_journal(making, ops.read(connection))
@@ -91,7 +91,7 @@ def _to_shared(path: Path, record: dict[str, object]) -> bool:
             FolderHome(path).create()
             fsync_folder(path)
             sys.audit("modelstore.step", "converting.shared.3")
-            _say(path, record, "shared")
+            _say(path, form._replace(kind="shared"))
         sys.audit("modelstore.step", "converting.shared.4")
         _set_aside(path, "registry.db")
     for name in ("registry.db-wal", "registry.db-shm", "registry.db.lock"):
@@ -118,22 +118,22 @@ def _write_journal(folder: Path, operations: Iterator[tuple[int, Operation]]) ->
 # -- to local ----------------------------------------------------------------------------------------------------------
 
 
-def _to_local(path: Path, record: dict[str, object]) -> bool:
+def _to_local(path: Path, form: Form) -> bool:
     closed = path / "journal.closed"
-    if record["kind"] == "local" and not closed.exists():
+    if form.kind == "local" and not closed.exists():
         return False
     if mounts.network_filesystem(path) is not None:
         raise InvalidRequestError(
             f"{path} lies on a network filesystem, where a registry of one machine loses writes",
             "Copy the folder to a local disk, and convert it there.",
         )
-    if record["kind"] == "shared":
+    if form.kind == "shared":
         sys.audit("modelstore.step", "converting.local.1")
         if not closed.exists():
             (path / "journal").rename(closed)
-        _make_database(path, closed, str(record["id"]))
+        _make_database(path, closed, form.id)
         sys.audit("modelstore.step", "converting.local.4")
-        _say(path, record, "local")
+        _say(path, form._replace(kind="local"))
     sys.audit("modelstore.step", "converting.local.5")
     _set_aside(path, "journal.closed")
     if (path / "checkpoints").exists():
@@ -155,10 +155,9 @@ def _make_database(path: Path, closed: Path, identity: str) -> None:
         finally:
             private.close()
         forget_host(making)
-    home = _Closed(closed)
     database = Database(making, path / "backups")
     try:
-        home.take_in(database)
+        SharedJournal(FolderHome(path, journal=closed), database, new_writer, offline=False).take_in()
     finally:
         database.close()
     forget_host(making, positions=False)
@@ -168,30 +167,11 @@ def _make_database(path: Path, closed: Path, identity: str) -> None:
     fsync_folder(path)
 
 
-class _Closed(FolderHome):
-    """The streams of a journal that has another name already."""
-
-    def __init__(self, journal: Path) -> None:
-        super().__init__(journal.parent)
-        self._journal = journal
-
-    def take_in(self, database: Database) -> None:
-        """Fold everything into a database."""
-        from modelstore.registry.shared import SharedJournal
-
-        SharedJournal(self, database, new_writer, offline=False).take_in()
-
-
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-def _say(path: Path, record: dict[str, object], kind: Kind) -> None:
-    temporary = path / f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(record | {"kind": kind}, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / FORMAT_FILE)
+def _say(path: Path, form: Form) -> None:
+    write_form(path, form, durable=True).replace(path / FORMAT_FILE)
     fsync_folder(path)
 
 

@@ -18,7 +18,7 @@ from modelstore.errors import (
 from modelstore.ids import new_id
 from modelstore.registry import mounts
 
-__all__ = ["FORMAT", "FORMAT_FILE", "Form", "Kind", "create_form", "open_form"]
+__all__ = ["FORMAT", "FORMAT_FILE", "Form", "Kind", "create_form", "open_form", "read_form", "write_form"]
 
 FORMAT_FILE: Final = "modelstore.json"
 FORMAT: Final = 1
@@ -49,7 +49,7 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
         NewerRegistryError, CorruptRegistryError, ReadOnlyRegistryError: It cannot be opened.
     """
     network = mounts.network_filesystem(folder)
-    form = _read(folder)
+    form = read_form(folder)
     if form is None:
         if not create and not (folder / "registry.db").exists():
             raise RegistryNotFoundError(f"There is no registry at {folder}", "Check the path, or create it.")
@@ -67,7 +67,13 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
     return form
 
 
-def _read(folder: Path) -> Form | None:
+def read_form(folder: Path) -> Form | None:
+    """Return what a registry is; None when there is none.
+
+    Raises:
+        InvalidRequestError: The path is no folder.
+        NewerRegistryError, CorruptRegistryError, ReadOnlyRegistryError: It cannot be known.
+    """
     path = folder / FORMAT_FILE
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -100,18 +106,11 @@ def create_form(folder: Path, kind: Kind) -> Form:
         InvalidRequestError: The path is no folder.
         ReadOnlyRegistryError: It cannot be written.
     """
-    path = folder / FORMAT_FILE
-    record = {"format": FORMAT, "kind": kind, "id": new_id(), "software": "modelstore"}
-    temporary = path.with_name(f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
-            if kind == "shared":
-                file.flush()
-                os.fsync(file.fileno())
+        temporary = write_form(folder, Form(kind, new_id()), durable=kind == "shared")
         try:
-            os.link(temporary, path)  # fails when another process was first, unlike a rename
+            os.link(temporary, folder / FORMAT_FILE)  # fails when another process was first, unlike a rename
         except FileExistsError:
             pass
         finally:
@@ -122,6 +121,18 @@ def create_form(folder: Path, kind: Kind) -> Form:
         raise ReadOnlyRegistryError(
             f"A registry cannot be created in {folder} ({error.strerror})", "Check the folder's permissions."
         ) from error
-    form = _read(folder)
+    form = read_form(folder)
     assert form is not None  # noqa: S101 - it was just written
     return form
+
+
+def write_form(folder: Path, form: Form, *, durable: bool) -> Path:
+    """Write a format file beside its place, and return where; the caller gives it its name."""
+    record = {"format": FORMAT, "kind": form.kind, "id": form.id, "software": "modelstore"}
+    temporary = folder / f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp"
+    with temporary.open("w") as file:
+        file.write(json.dumps(record, indent=1) + "\n")
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    return temporary

@@ -15,7 +15,7 @@ import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from modelstore.errors import InvalidRequestError
 from modelstore.ids import now_ms
@@ -27,8 +27,8 @@ __all__ = ["DIRECTIONS", "OBJECTS", "Direction", "Moved", "Objects", "SyncResult
 
 Tell = Callable[[str, int, int | None], object]
 Direction = Literal["both", "push", "pull"]
-DIRECTIONS: Final = ("both", "push", "pull")
-OBJECTS: Final = ("all", "published", "none", "wanted")
+DIRECTIONS: Final = get_args(Direction)
+OBJECTS: Final = get_args(Objects)
 
 
 @dataclass(slots=True)
