@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import unicodedata
@@ -20,6 +21,7 @@ __all__ = [
     "size",
     "styled",
     "utf8_or_escaped",
+    "value_text",
     "when",
 ]
 
@@ -129,3 +131,9 @@ def print_lines(lines: Iterable[str] | Iterator[str]) -> None:
 def note(text: str) -> None:
     """Write a remark to standard error, where it is in no program's way."""
     sys.stderr.write(f"modelstore: {styled('note:', 'yellow', sys.stderr)} {plain(text)}\n")
+
+
+def value_text(value: Any) -> str:
+    """Return a stored value on one line for people, cut where it is long; "nothing" for None."""
+    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    return plain(text if len(text) <= 200 else f"{text[:200]}…")

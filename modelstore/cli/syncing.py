@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelstore.cli.output import plain, print_json, print_json_list, print_lines, size
+from modelstore.cli.output import plain, print_json, print_json_list, print_lines, size, value_text
 from modelstore.cli.session import json_option, registry_option, session_of
 from modelstore.cli.tables import Column, print_table
 
@@ -257,15 +257,10 @@ def _print_conflicts(found: list[OpenConflict]) -> None:
     lines = []
     for conflict in found:
         lines.append(f"{conflict.id}  {conflict.kind} {plain(conflict.name or '')}: {plain(conflict.key)}")
-        lines.append(f"     before: {_text(conflict.before)}")
+        lines.append(f"     before: {value_text(conflict.before)}")
         for number, branch in enumerate(conflict.branches, 1):
             mark = "*" if branch.stands else " "
             when = branch.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             whose = ", here" if branch.ours else ""
-            lines.append(f"  {number}{mark} {_text(branch.value)}  ({plain(branch.actor)}, {when}{whose})")
+            lines.append(f"  {number}{mark} {value_text(branch.value)}  ({plain(branch.actor)}, {when}{whose})")
     print_lines(lines)
-
-
-def _text(value: Any) -> str:
-    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
-    return plain(text if len(text) <= 200 else f"{text[:200]}…")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from modelstore.cli.output import plain, print_json_list, print_lines, styled
+from modelstore.cli.output import plain, print_json_list, print_lines, styled, value_text
 from modelstore.cli.session import json_option, registry_option, session_of
 
 __all__ = ["diff", "undo"]
@@ -47,7 +47,7 @@ def undo(context: click.Context, stamp: str | None, last: bool, force: bool, dry
         if one.later is not None:
             print_lines([f"left: {name}, changed since by {one.later}"])
         else:
-            print_lines([f"{would}back: {name}: {_text(one.now)} -> {_text(one.back)}"])
+            print_lines([f"{would}back: {name}: {value_text(one.now)} -> {value_text(one.back)}"])
 
 
 @click.command(short_help="Show what changed between two times.")
@@ -82,13 +82,10 @@ def diff(context: click.Context, first: str, second: str | None, project: str | 
     for one in found:
         print_lines([f"{styled(one.what, _COLOURS[one.what])}: {plain(one.name or '')}  {one.id}"])
         if one.what == "changed":
-            print_lines(f"  {plain(key)}: {_text(old)} -> {_text(new)}" for key, (old, new) in one.values.items())
+            print_lines(
+                f"  {plain(key)}: {value_text(old)} -> {value_text(new)}" for key, (old, new) in one.values.items()
+            )
 
 
 def _readable(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
-
-
-def _text(value: Any) -> str:
-    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
-    return plain(text if len(text) <= 200 else f"{text[:200]}…")

@@ -341,14 +341,14 @@ def leftovers(registry: Registry) -> Iterator[Finding]:
 def unfinished(registry: Registry, limit: float) -> Iterator[tuple[Path, int]]:
     """Yield copies in the making that were last written to before a time and that nothing will finish, with sizes."""
     known = {u.snapshot for u in reader.uploads(registry.database)}
-    folders = (registry.weights.objects.root / "tmp", registry.folder / "uploads")
+    folders = (registry.weights.objects.root / "tmp", registry.weights.uploads.folder)
     for folder in folders:
         for path in _files(folder):
             try:
                 status = os.stat(path)
             except FileNotFoundError:
                 continue  # its owner published it
-            if status.st_mtime < limit and f"uploads/{path.name}" not in known:
+            if status.st_mtime < limit and str(path.relative_to(registry.folder)) not in known:
                 yield path, status.st_size
 
 

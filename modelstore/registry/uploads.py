@@ -67,12 +67,15 @@ class Uploads:
 
     Args:
         registry: The registry.
+
+    Attributes:
+        folder: Where bytes lie that wait to be sent; on a shared registry a folder of this host's own.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         # Hosts that share a registry know only their own uploads, and clean up only among those.
-        self._folder = "uploads" if registry.kind == "local" else f"uploads/{_host(registry)}"
+        self.folder = registry.folder / "uploads" / ("" if registry.kind == "local" else _host(registry))
         self._forget()
         ending.watch(self)
 
@@ -107,7 +110,7 @@ class Uploads:
     def adopt(self, snapshot: Snapshot) -> None:
         """Move a snapshot to where it waits for its upload."""
         assert snapshot.path is not None  # noqa: S101 - only a snapshot that is still here is sent
-        folder = self._registry.folder / self._folder
+        folder = self.folder
         target = folder / new_id()
         with translated(target, writing=True):
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,8 @@ class Uploads:
                 "INSERT INTO uploads (model, snapshot, destination, changes, status, host, pid, actor, created)"
                 " VALUES (?,?,?,?,'pending',?,?,?,?)",
                 (
-                    model_id, f"{self._folder}/{path.name}", destination, json.dumps(changes), os.uname().nodename,
+                    model_id, str(path.relative_to(self._registry.folder)), destination, json.dumps(changes),
+                    os.uname().nodename,
                     os.getpid(), self._registry.actor, now_ms(),
                 ),
             )  # fmt: skip

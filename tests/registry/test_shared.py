@@ -361,3 +361,18 @@ def test_an_index_that_cannot_note_a_change_says_that_it_is_made(host: Hosts) ->
     ann.models.create(name="after")
     bob.refresh()
     assert read_index(ann.database.connection) == read_index(bob.database.connection)
+
+
+def test_what_a_killed_process_of_this_host_left_is_collected(host: Hosts) -> None:
+    """Each host cleans up after its own; what others are sending is theirs."""
+    ann, bob = host("ann"), host("bob")
+    left = [registry.weights.uploads.folder / "0123.bin" for registry in (ann, bob)]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+
+    garbage = ann.gc().garbage
+
+    assert [one.why for one in garbage] == ["unfinished"]
+    assert [path.exists() for path in left] == [False, True]
