@@ -98,14 +98,14 @@ class ModelWeights:
         """Return a seekable binary file over the weights, without downloading them as a whole.
 
         Bytes that are here already, in the registry or the cache, are verified and used; otherwise what is read is what
-        the storage sends, block by block. To be closed, or used as a context manager.
+        the storage sends, block by block, all of one version. To be closed, or used as a context manager.
 
         Args:
             member: Name of a file in a package, such as "tokenizer/vocab.txt"; None for the weights as a whole.
 
         Raises:
             BlobNotFoundError: There are no weights, or no such member.
-            IntegrityError: The bytes that are here are not what was stored.
+            IntegrityError: The bytes that are here are not what was stored; while reading: they were replaced.
             StorageError: They could not be had otherwise.
         """
         return self._registry.weights.open(self._settled(), member)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any
 
 from modelstore.errors import BlobNotFoundError, ReadOnlyStorageError
 from modelstore.storage.etags import etag_of
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Stat", "delete", "exists", "open_file", "stat"]
-
-_BUFFER: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +106,12 @@ def delete(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
 def open_file(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> IO[bytes]:
     """Return a seekable binary file over the object, read as it is used and not downloaded as a whole.
 
-    Nothing is verified: what is read is what the storage sends.
+    Nothing is verified: what is read is what the storage sends. It is all of one version, where the storage tells
+    versions apart.
 
     Raises:
         BlobNotFoundError: There is nothing at ``uri``.
+        IntegrityError: While reading: the object was replaced since this was opened.
         StorageUnavailableError: The storage does not answer.
     """
     path = local_path(uri)
@@ -121,40 +119,6 @@ def open_file(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | 
         with translated(uri):
             return path.open("rb")
     whole = normalise(uri)
-    with translated(whole):
-        fs, key = open_filesystem(whole, storage_options)
-        return io.BufferedReader(_Told(fs.open(key, "rb"), whole), _BUFFER)
+    from modelstore.storage.reading import open_remote  # with the network's half, which local paths never pay for
 
-
-class _Told(io.RawIOBase):
-    """A driver's file whose failures are told in our own terms."""
-
-    def __init__(self, inner: IO[bytes], uri: str) -> None:
-        self._inner, self._uri = inner, uri
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with translated(self._uri):
-            try:
-                return self._inner.seek(offset, whence)
-            except ValueError as error:  # before the beginning: drivers say it like this, files like that
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
-
-    def tell(self) -> int:
-        return self._inner.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        with translated(self._uri):
-            block = self._inner.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._inner.close()
-        super().close()
+    return open_remote(*open_filesystem(whole, storage_options), whole)

@@ -146,8 +146,10 @@ def _open_chain(links: list[str], options: dict[str, Any]) -> tuple[AbstractFile
         _known(protocol, link)
         if protocol not in _ARCHIVES:
             raise InvalidUriError(f"{redact(link)!r} cannot be read out of another URI.", "Archives can: zip, tar.")
+        from modelstore.storage.reading import open_remote
+
         with translated(last):
-            fs = _filesystem(protocol, {"fo": fs.open(path, "rb"), **options.get(protocol, {})}, shown=last)
+            fs = _filesystem(protocol, {"fo": open_remote(fs, path, last), **options.get(protocol, {})}, shown=last)
         path = inner
     return fs, path
 
@@ -159,6 +161,14 @@ def _prepare(protocol: str, options: dict[str, Any]) -> None:
     if protocol == "s3":
         # Its default of 10 parts of 50 MiB in memory comes to more than half a gigabyte.
         options.setdefault("max_concurrency", 4)
+        if _installed("s3fs"):
+            import inspect
+
+            from s3fs import S3FileSystem
+
+            # Compare the ETag of every answer that an open file brings: not every server heeds If-Match.
+            if "local_expiry_check" in inspect.signature(S3FileSystem).parameters:
+                options.setdefault("local_expiry_check", True)
 
 
 def _filesystem(protocol: str, options: dict[str, Any], *, shown: str = "") -> AbstractFileSystem:

@@ -119,7 +119,7 @@ class WebOrigin:
         self.etag: str | None = None
         self.ranged = False
         self.waited_s = 0.0
-        self._modified: str | None = None
+        self.modified: str | None = None
         self._first: tuple[int, int | None, Response] | None = None
 
     def look(self, start: int = 0, *, in_one: bool = False) -> None:
@@ -187,7 +187,7 @@ class WebOrigin:
         self._client.close()
 
     def _note(self, response: Response) -> None:
-        self.etag, self._modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        self.etag, self.modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
 
     def _get(self, start: int, end: int | None) -> Response:
         return self._client.request("GET", self._url(), {"Range": f"bytes={start}-{'' if end is None else end - 1}"})
@@ -195,7 +195,7 @@ class WebOrigin:
     def _check_same(self, response: Response, start: int) -> None:
         total = content_range(response.headers)[2] if response.status == 206 else response.length
         begin = content_range(response.headers)[0] if response.status == 206 else 0
-        same = response.headers.get("ETag") == self.etag and response.headers.get("Last-Modified") == self._modified
+        same = response.headers.get("ETag") == self.etag and response.headers.get("Last-Modified") == self.modified
         if begin != start or not same or (total is not None and self.size is not None and total != self.size):
             response.close()
             raise ChangedError("the object changed while it was being read")

@@ -223,6 +223,24 @@ class StorageContract:
 
         assert (head, middle, tail) == (data[:10], data[200_000:200_010], data[-5:])
 
+    def test_an_object_that_changes_while_it_is_read_in_place_is_an_error(
+        self, place: str, options: dict[str, Any]
+    ) -> None:
+        """Two versions are never mixed, where the storage tells them apart."""
+        if not self.has_etags:
+            pytest.skip("it does not tell versions apart")
+        data, uri = os.urandom(12 << 20), join(place, "a")
+        self.raw_write(uri, data, options)
+        with open_file(uri, options) as stream:
+            assert stream.read(10) == data[:10]
+            stream.seek(11 << 20)
+            assert stream.read(10) == data[11 << 20 : (11 << 20) + 10]
+            time.sleep(self.etag_resolution_s)
+            self.raw_write(uri, data[::-1], options)
+            stream.seek(0)
+            with pytest.raises(IntegrityError, match="changed"):
+                stream.read()
+
     def test_progress_ends_at_all(self, place: str, options: dict[str, Any], tmp_path: Path, source: Path) -> None:
         """Whatever the driver reports itself."""
         seen: list[tuple[int, int | None]] = []

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from modelstore.errors import InvalidUriError, ModelStoreError, ReadOnlyStorageError
+from modelstore.errors import IntegrityError, InvalidUriError, ModelStoreError, ReadOnlyStorageError
 from modelstore.storage.blobs import delete, exists, open_file, stat
 from modelstore.storage.filesystems import open_filesystem, split_remote
 from modelstore.storage.packages import pack
@@ -502,3 +502,33 @@ def test_open_files_over_the_web_without_aiohttp(monkeypatch: pytest.MonkeyPatch
 
                 assert stream.read(10) == data[200_000:200_010]
                 assert stream.read() == data[200_010:]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("etags", [("one", "two"), ("", "")])
+def test_a_file_over_the_web_that_changes_while_it_is_read_is_an_error(etags: tuple[str, str], *, ranges: bool) -> None:
+    """By its ETag, or by its length where there is none; bytes of two versions are never put together."""
+    old, new = os.urandom(12 << 20), os.urandom((12 << 20) + 1)
+    with http_server() as server:
+        url = server.serve("/w", old, ranges=ranges, etag=etags[0])
+        with open_file(url) as stream:
+            assert stream.read(10) == old[:10]
+            server.serve("/w", new if not etags[0] else new[:-1], ranges=ranges, etag=etags[1])
+            stream.seek(11 << 20)
+            with pytest.raises(IntegrityError, match="changed"):
+                stream.read(10)
+
+
+def test_a_member_of_a_changing_archive_is_an_error(tmp_path: Path) -> None:
+    """What is read out of an archive is read as carefully."""
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(12 << 20))
+    pack([("w.pt", big)], tmp_path / "c.zip")
+    data = (tmp_path / "c.zip").read_bytes()
+    with http_server() as server:
+        url = server.serve("/c.zip", data, etag="one")
+        with open_file(f"zip://w.pt::{url}") as stream:
+            assert stream.read(10) == big.read_bytes()[:10]
+            server.serve("/c.zip", data, etag="two")
+            with pytest.raises(IntegrityError, match="changed"):
+                stream.read()
