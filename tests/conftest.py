@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, settings
 
 from modelstore.index import driver
 
-# quick: every run on a developer's machine. ci: before a release. night: `make test-long`.
+# quick: every run on a developer's machine. few: on the other Pythons of `make test`, for what only they break. ci:
+# before a release. night: `make test-long`.
 # No deadline: two cores shared by several workers make one example's time meaningless.
 settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("few", max_examples=15, stateful_step_count=30, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
 settings.register_profile(
     "night",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -30,6 +32,7 @@ from modelstore.errors import (
 )
 from modelstore.index.database import Database
 from modelstore.index.schema import SCHEMA_VERSION
+from tests.effort import in_turn
 
 EIGHT_WRITERS = """
 import sys
@@ -174,14 +177,16 @@ def test_a_killed_migration_leaves_the_old_version_or_the_new(
     """Killed at each statement and file operation in turn, the file always opens afterwards."""
     versions = set()
     killed = True
-    for step in range(1, 300):
+    former = tmp_path / "former"
+    former.mkdir()
+    if existing:
+        with monkeypatch.context() as then:
+            then.setattr(database_module, "SCHEMA_VERSION", SCHEMA_VERSION)
+            then.setattr(schema_module, "migrations", ORIGINAL_MIGRATIONS)
+            Database(former / "registry.db", former / "backups").close()
+    for step in itertools.takewhile(lambda number: number < 300, in_turn(3)):
         folder = tmp_path / f"{step}"
-        folder.mkdir()
-        if existing:
-            with monkeypatch.context() as then:
-                then.setattr(database_module, "SCHEMA_VERSION", SCHEMA_VERSION)
-                then.setattr(schema_module, "migrations", ORIGINAL_MIGRATIONS)
-                Database(folder / "registry.db", folder / "backups").close()
+        shutil.copytree(former, folder)
         killed = _migrate_and_die(folder, step)
         connection = sqlite3.connect(folder / "registry.db")
         versions.add(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -21,6 +21,7 @@ from modelstore.index.ingest import ingest, rebuild
 from modelstore.records.operations import FROZEN_FIELDS, Action, EntityKind, Operation, check_operation
 from modelstore.records.points import Points, pack
 from modelstore.testing.reference import check_copies, fold, read_index
+from tests.effort import share
 
 WRITERS = ["a" * 16, "b" * 16, "c" * 16]
 MODELS = [f"{i:032x}" for i in (1, 2)]
@@ -158,7 +159,7 @@ def folded(database: Database, operations: list[Operation], sizes: list[int] | N
 
 
 @given(history=histories(), seed=st.integers(0, 2**32))
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 def test_the_index_is_the_fold_whatever_the_order(database: Database, history: list[Operation], seed: int) -> None:
     """Commutative and associative: shuffled, cut into any batches, the result is that of the reference."""
     shuffled = list(history)
@@ -182,7 +183,7 @@ def test_operations_that_arrive_again_change_nothing(database: Database, history
 
 
 @given(history=histories())
-@settings(max_examples=25)
+@settings(max_examples=share(25))
 def test_rebuilding_makes_the_same_index(database: Database, history: list[Operation]) -> None:
     """The index is nothing but the fold of the journal."""
     connection = database.connection

@@ -32,6 +32,7 @@ from modelstore.registry.reports import Place
 from modelstore.sdk._context import forget_default
 from modelstore.testing.httpserver import http_server
 from tests.cli.conftest import Json, Run, run, run_json  # noqa: F401 - fixtures
+from tests.effort import share
 
 _HOSTILE = (
     "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">\u2028'\"&\x00\ud800"
@@ -320,7 +321,7 @@ def test_charts_as_pictures_need_nothing() -> None:
     assert not Path("nothing.png").exists()
 
 
-@settings(max_examples=20)
+@settings(max_examples=share(20))
 @example([[], [1.0]], "")
 @example([[1.7e308, -1.7e308, math.inf, math.nan]], "\u2028")
 @given(st.lists(st.lists(st.floats(), max_size=30), max_size=4), st.text(max_size=60))

@@ -19,6 +19,7 @@ from modelstore.index.contents import check_copies, read_index
 from modelstore.journal import Draft
 from modelstore.registry.registry import Registry
 from modelstore.testing.strategies import META_KEYS, PROJECTS, odd_text, tags
+from tests.effort import share
 
 TASK = f"{77:032x}"
 IDS = [f"{n:032x}" for n in range(1, 5)]
@@ -96,7 +97,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, R
 
 
 @given(models=st.lists(arguments(), max_size=12), size=st.integers(1, 5), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 def test_many_at_once_make_the_same_index_as_one_after_the_other(
     pair: tuple[Registry, Registry], models: list[dict[str, Any]], size: int, data: st.DataObject
 ) -> None:

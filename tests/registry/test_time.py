@@ -20,6 +20,7 @@ from modelstore.registry import Registry
 from modelstore.registry.moments import last_stamp_of
 from modelstore.registry.search import ModelSearch
 from modelstore.testing.reference import fold, read_index
+from tests.effort import share
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ _EDITS = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=share(20))
 @given(edits=_EDITS)
 def test_every_moment_is_the_fold_of_what_was_made_until_then(
     edits: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory

@@ -43,8 +43,10 @@ _REPORTING = """
 
 
 def _child(folder: Path, script: str) -> subprocess.Popen[str]:
+    # What runs in the background of a shell ignores ctrl-C, and so do its children unless they say otherwise.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [sys.executable, "-c", heard + textwrap.dedent(script)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,

@@ -32,6 +32,7 @@ from modelstore.storage.transfer import download, fetch
 from modelstore.testing import faults
 from modelstore.testing.httpserver import Behaviour, HttpServer, http_server
 from modelstore.testing.storage import HASTY, Notes
+from tests.effort import share
 
 BIG = 20 << 20  # three parts
 
@@ -254,7 +255,7 @@ def test_an_object_that_changes_meanwhile_is_never_mixed(tmp_path: Path, data: b
     assert came.fingerprint == hash_file(tmp_path / "b")
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=share(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.builds(
         dict,
