@@ -97,7 +97,9 @@ def test_a_signed_address_can_be_downloaded_without_leaving_a_trace(
 @pytest.mark.parametrize("uri", URIS, ids=str)
 def test_errors_of_a_storage_do_not_show_it_either(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither what we say, nor what a library said that we pass on."""
-    monkeypatch.setattr("modelstore.storage.retries.random.uniform", lambda _low, _high: 0.0)  # no pauses between the tries
+    monkeypatch.setattr(
+        "modelstore.storage.retries.random.uniform", lambda _low, _high: 0.0
+    )  # no pauses between the tries
     told = translate(ConnectionError(f"Cannot connect to {uri} (through http://me:{SECRET}@proxy:1)"), uri)
     assert SECRET not in str(told)
     with pytest.raises((InvalidUriError, StorageError)) as caught:
