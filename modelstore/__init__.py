@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelstore import errors as errors
     from modelstore.query import Field, Meta, Metric, Tag
     from modelstore.reports.figures import SeriesInfo
-    from modelstore.sdk._context import Registry
+    from modelstore.sdk._context import Registry, transaction
     from modelstore.sdk._context import open_registry as open  # noqa: A004 - `modelstore.open(uri)` is the call
     from modelstore.sdk.framework import Framework
     from modelstore.sdk.input_model import InputModel
@@ -49,6 +49,7 @@ __all__ = [
     "inspect",
     "open",
     "to_pandas",
+    "transaction",
     "watch_transfers",
 ]
 
@@ -73,6 +74,7 @@ _HOMES: Final = {
     "inspect": ("modelstore.sdk.looking", "inspect"),
     "open": ("modelstore.sdk._context", "open_registry"),
     "to_pandas": ("modelstore.sdk.results", "to_pandas"),
+    "transaction": ("modelstore.sdk._context", "transaction"),
     "watch_transfers": ("modelstore.storage.progress", "watch_transfers"),
 }
 

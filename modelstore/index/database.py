@@ -1,4 +1,4 @@
-"""The database file: how it is opened, who may write, and what becomes of its errors.
+"""The database file: how it is opened, and who may write.
 
 Why not the obvious ways. A deferred transaction that reads and then writes fails at once with "database is locked"
 when another process wrote in between, whatever the busy timeout: so every write transaction here begins IMMEDIATE.
@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modelstore.errors import (
     CorruptRegistryError,
-    InvalidRequestError,
-    ModelStoreError,
     NewerRegistryError,
-    PublishedModelError,
     ReadOnlyRegistryError,
     RegistryBusyError,
     RegistryError,
-    StorageFullError,
 )
 from modelstore.index.bitmaps import bit_count
 from modelstore.index.driver import MINIMUM_VERSION, connect, sqlite3
+from modelstore.index.endings import Action, Endings
+from modelstore.index.failures import BUSY_TIMEOUT_S, translated
 from modelstore.index.reports import points_json
 from modelstore.index.schema import APPLICATION_ID, SCHEMA_VERSION
 from modelstore.index.texts import mentioned, words_of
@@ -53,52 +51,13 @@ class Journal(Protocol):
         """Keep the operations written since `begin`; returns whether there were any."""
 
 
-__all__ = ["Database", "Journal", "translated"]
+__all__ = ["Database", "Journal"]
 
-BUSY_TIMEOUT_S = 60.0
 _PATIENCE_MS = 20
 _SYNCHRONOUS_NORMAL = 1
 _SYNCHRONOUS_FULL = 2
 _CACHE_KIB = 8_000
 """Pages that a connection keeps: with SQLite's 2,000, a walk among a million models reads the same ones many times."""
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, the original chained."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translate(error, path) from error
-
-
-def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
-    text = str(error)
-    lowered = text.lower()
-    if "is published" in lowered:
-        return PublishedModelError(f"Refused by the registry: {text}", "Register a new model instead.")
-    if "never changed" in lowered or "never deleted" in lowered:
-        return RegistryError(f"Refused by the registry at {path}: {text}")
-    if "locked" in lowered or "busy" in lowered:
-        return RegistryBusyError(
-            f"The registry at {path} stayed locked by other processes for {BUSY_TIMEOUT_S:.0f} s",
-            "Find out which process holds it, or try again.",
-        )
-    if "readonly" in lowered or "read-only" in lowered or "unable to open" in lowered:
-        return ReadOnlyRegistryError(
-            f"The registry at {path} cannot be written or opened ({text})",
-            "Check the permissions of its folder and files.",
-        )
-    if "full" in lowered:
-        return StorageFullError(f"The disk that holds {path} is full", "Free some space; nothing was changed.")
-    if "malformed" in lowered or "not a database" in lowered or "disk i/o" in lowered:
-        return CorruptRegistryError(
-            f"The registry database {path} is damaged ({text})",
-            "Restore it from a backup; `modelstore doctor` lists those beside it.",
-        )
-    if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
-        return InvalidRequestError(f"A value cannot be stored: {text}")
-    return RegistryError(f"The registry database {path} refused: {text}")
 
 
 class _Held:
@@ -381,6 +340,35 @@ class Database:
         """Whether this thread has a write transaction open."""
         return bool(getattr(self._local, "depth", 0)) and self._pid == os.getpid()
 
+    def at_end(self, *, well: Action | None = None, undone: Action | None = None) -> None:
+        """Leave something to the end of this thread's transaction, for what cannot be rolled back.
+
+        Args:
+            well: Done when it was committed, in order; at once where no transaction is open.
+            undone: Done when it, or the `savepoint` that this call is in, was rolled back, the latest first.
+        """
+        if self.in_transaction:
+            self._local.endings.add(well, undone)
+        elif well is not None:
+            well()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what the block wrote when it raises, and no more: its caller may go on with the transaction."""
+        connection, endings = self.connection, self._local.endings
+        count = endings.count
+        connection.execute("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            if connection.in_transaction:  # a full disk ends all of it
+                connection.execute("ROLLBACK TO step")
+                connection.execute("RELEASE step")
+            endings.undo(count)
+            self.generation += 1
+            raise
+        connection.execute("RELEASE step")
+
     @contextmanager
     def write(self, *, private: bool = False) -> Iterator[sqlite3.Connection]:
         """Give the connection inside a write transaction; nested use joins the outer one.
@@ -405,17 +393,30 @@ class Database:
             )
         connection = self.connection
         if self.in_transaction:
+            if not connection.in_transaction:
+                raise RegistryError("An error has ended this transaction, and undone it", "Begin it again.")
             yield connection
             return
         journal = None if private else self.journal
         if journal is not None:
             journal.take_in()
+        endings = self._local.endings = Endings()
+        try:
+            with self._writing(connection, journal):
+                yield connection
+        except BaseException:
+            endings.undo()
+            raise
+        endings.done()
+
+    @contextmanager
+    def _writing(self, connection: sqlite3.Connection, journal: Journal | None) -> Iterator[None]:
         with self._turns.mine(), translated(self.path):
             connection.execute("BEGIN IMMEDIATE")
             self._local.depth = 1
             try:
                 after = 0 if journal is None else journal.begin(connection)
-                yield connection
+                yield
                 kept = journal is not None and journal.append(connection, after)
                 self._commit(connection, kept=kept)
             except BaseException:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelstore.errors import RegistryBusyError
-from modelstore.index.database import translated
 from modelstore.index.driver import connect, sqlite3
+from modelstore.index.failures import translated
 
 __all__ = ["exclusive"]
 

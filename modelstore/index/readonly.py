@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from modelstore.errors import InvalidRequestError
-from modelstore.index.database import Database, translated
+from modelstore.index.database import Database
 from modelstore.index.driver import sqlite3
+from modelstore.index.failures import translated
 
 __all__ = ["Selection", "select"]
 

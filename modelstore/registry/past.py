@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import finalize
@@ -49,6 +50,7 @@ class Views:
         if found is None or found.database.closed:  # by whoever used it in a `with` block
             found = self._fold(stamp)
         self._recent[key] = found
+        self._registry.database.at_end(undone=partial(self._recent.pop, key, None))
         if len(self._recent) > _KEPT:
             del self._recent[next(iter(self._recent))]  # it ends with the last model of it that somebody holds
         return found

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -53,6 +54,10 @@ class _Batch:
     first: int = 0
     last: int = 0
     size: int = 0
+
+    def become(self, other: _Batch) -> None:
+        """Be as it was, when what was written since is undone."""
+        self.stamp, self.first, self.last, self.size = other.stamp, other.first, other.last, other.size
 
 
 class Registry(Lookback, Upkeep):
@@ -234,14 +239,19 @@ class Registry(Lookback, Upkeep):
     def transaction(self) -> Iterator[None]:
         """Make several changes as one: others see all of them or none.
 
-        The changes are durable when the block ends; when it raises, or the process dies in it, none was made.
+        The changes are durable when the block ends; when it raises, or the process dies in it, none was made. A block
+        inside another is part of that: when it raises and the outer one goes on, only its own changes are undone.
+
+        Other threads and processes that want to write wait for the end of the block, and so do uploads in the
+        background: bytes are better stored before it begins.
 
         Raises:
             ReadOnlyRegistryError: The registry cannot be written.
             RegistryBusyError: Others kept it locked too long.
         """
         if getattr(self._local, "batch", None) is not None:
-            yield
+            with self.database.savepoint():
+                yield
             return
         with self.database.write() as connection:
             batch = self._local.batch = _Batch()
@@ -271,11 +281,13 @@ class Registry(Lookback, Upkeep):
                 parents_of=self._parents_of,
             )
             if batch is not None and operations:
-                batch.stamp = batch.stamp or operations[0].stamp
                 # The size is not known before the transaction ends: 0 stands for it until then.
-                operations = [replace(operation, batch=batch.stamp, batch_size=0) for operation in operations]
+                stamp = batch.stamp or operations[0].stamp
+                operations = [replace(operation, batch=stamp, batch_size=0) for operation in operations]
             numbers = append_own(connection, operations)
             if batch is not None and operations:
+                self.database.at_end(undone=partial(batch.become, replace(batch)))
+                batch.stamp = operations[0].batch or ""
                 batch.first = batch.first or numbers[0]
                 batch.last = numbers[-1]
                 batch.size += len(numbers)
@@ -304,6 +316,7 @@ class Registry(Lookback, Upkeep):
         if self.kind == "shared":  # indexes travel with images of machines and containers
             fingerprint += f":{mounts.boot_id()}:{os.uname().nodename}"
         with self.database.write() as connection:
+            self.database.at_end(undone=self._forget_writer)
             row = connection.execute("SELECT id FROM writers WHERE fingerprint = ?", (fingerprint,)).fetchone()
             writer = row[0] if row is not None else new_writer()
             if row is None:
@@ -312,6 +325,9 @@ class Registry(Lookback, Upkeep):
                 )
         self._writer = (os.getpid(), writer)
         return str(writer)
+
+    def _forget_writer(self) -> None:
+        self._writer = None
 
     def ingest(self, operations: Iterable[Operation], heads: Mapping[str, str] | None = None) -> Ingested:
         """Take in operations made elsewhere, in any order, any number of times.

@@ -77,6 +77,8 @@ def remove_chosen(
         pending = [] if keep_weights else _uploads(registry, wanted)
         removed = [registry.models.delete(model_id, force=force) for model_id in wanted]
     freed = 0 if keep_weights else sum(registry.weights.release(record) for record in removed)
+    if registry.database.in_transaction and not keep_weights and registry.kind == "local":
+        freed = _exclusive_bytes(registry, removed)  # they go when the transaction has ended
     return Removal(tuple(removed), tuple(links), tuple(pending), freed, dry_run=False)
 
 

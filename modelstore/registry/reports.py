@@ -263,8 +263,18 @@ class Reports:
         if buffer and not (buffer.stamps and ops.contains(self._database.connection, buffer.stamps[0])):
             drafts = buffer.drafts()
             with self._database.write():
+                drafts = [draft for draft in drafts if self._is_there(draft)]
                 buffer.stamps = [operation.stamp for operation in self._registry.commit(drafts)]
         self._staged = None
+
+    def _is_there(self, draft: Draft) -> bool:
+        """Tell whether there is, or was, what a report is of: a transaction that made it may have been undone."""
+        table = "models" if draft.kind == "model" else "tasks"
+        found = self._database.one(f"SELECT 1 FROM {table} WHERE id = ?", (draft.entity,)) is not None
+        if not found:
+            self._known.discard((draft.kind, draft.entity))
+            logger.warning("Reports of the %s %s are dropped: it was never registered", draft.kind, draft.entity)
+        return found
 
     def _begin_writing(self) -> None:
         """Let a thread of this process write in a moment."""

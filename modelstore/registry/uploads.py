@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -152,9 +153,13 @@ class Uploads:
         return Enqueued(cursor.lastrowid, model_id, uri, snapshot)
 
     def start(self, upload: Enqueued) -> None:
-        """Begin sending what `enqueue` wrote down."""
+        """Begin sending what `enqueue` wrote down, at the end of the transaction where one is still open."""
+        path = upload.snapshot.path
+        assert path is not None  # noqa: S101 - it was enqueued
         upload.snapshot.path = None  # from here on the row is in charge of the file
-        self._submit(upload.id, upload.model)
+        self._registry.database.at_end(
+            well=partial(self._submit, upload.id, upload.model), undone=partial(path.unlink, missing_ok=True)
+        )
 
     def _submit(self, upload_id: int, model_id: str) -> None:
         if self._pid != os.getpid():
@@ -355,6 +360,8 @@ class Uploads:
         ]
         for upload in taken:
             self._take(upload)
+            with self._lock:
+                self._failures.pop(upload.id, None)  # that of a former try says nothing of this one
             self._submit(upload.id, upload.model)
         self.wait()
         return taken

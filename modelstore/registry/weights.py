@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from modelstore.errors import (
     BlobNotFoundError,
     InvalidUriError,
     ReadOnlyStorageError,
+    UsageError,
 )
 from modelstore.records.entities import ModelRecord
 from modelstore.registry.copies import LocalCopies
@@ -253,7 +255,15 @@ class Weights(LocalCopies):
 
         Raises:
             UploadError: One failed.
+            UsageError: This thread is in a transaction, for whose end they wait.
         """
+        if self._registry.database.in_transaction:
+            if quiet or not self.uploads.pending(model_id):
+                return
+            raise UsageError(
+                "Uploads cannot be waited for inside a transaction: they wait for its end",
+                "Wait after it, or store with async_enable=False before it.",
+            )
         if self._uploads is not None:
             self._uploads.wait(model_id, timeout=timeout, count=count, quiet=quiet)
 
@@ -263,11 +273,14 @@ class Weights(LocalCopies):
         """Delete the bytes that the registry holds for a removed model, when no other model refers to them.
 
         Uploads of it that have not finished are given up. Bytes outside the registry folder are never deleted: another
-        registry may refer to them.
+        registry may refer to them. Inside a transaction, which may be undone, this is left to its end.
 
         Returns:
-            Bytes freed.
+            Bytes freed; 0 inside a transaction.
         """
+        if self._registry.database.in_transaction:
+            self._registry.database.at_end(well=partial(self.release, record))
+            return 0
         for snapshot in self.supersede(record.id):
             snapshot.unlink(missing_ok=True)
         parsed = parse_object_uri(record.uri) if record.uri is not None else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar, Token
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +17,7 @@ from modelstore.registry import Registry as _Registry
 if TYPE_CHECKING:
     from modelstore.sdk.task import Task
 
-__all__ = ["Registry", "current_registry", "current_task", "forget_default", "open_registry", "state"]
+__all__ = ["Registry", "current_registry", "current_task", "forget_default", "open_registry", "state", "transaction"]
 
 
 class Registry(_Registry):
@@ -90,8 +92,19 @@ class _State:
     def forget(self, task_id: str) -> None:
         """Let a task be current no longer, nor be closed at the end of the process."""
         with self.lock:
+            for task in self.owned:
+                if task.id == task_id:
+                    undone = partial(self._remember, task, main=task in self.main_tasks)
+                    task._registry.database.at_end(undone=undone)
             self.main_tasks = [task for task in self.main_tasks if task.id != task_id]
             self.owned = [task for task in self.owned if task.id != task_id]
+
+    def _remember(self, task: Task, *, main: bool) -> None:
+        """Take back that a task was forgotten: the transaction that ended it was undone."""
+        with self.lock:
+            self.owned.append(task)
+            if main:
+                self.main_tasks.append(task)
 
 
 state = _State()
@@ -114,6 +127,32 @@ def current_registry() -> Registry:
         if found is None:
             found = state.defaults[uri] = Registry(uri)
         return found
+
+
+@contextmanager
+def transaction() -> Iterator[Registry]:
+    """Make several changes as one, in the registry that is used here: others see all of them or none.
+
+    Registering, tagging, publishing, editing, removing, through whatever class. They are durable when the block ends;
+    when it raises, or the process dies in it, none was made: objects show what is there, an `OutputModel` that was
+    registered in the block is a draft again, with the same id when it is registered another time, and no file was
+    deleted. A block inside another is part of that.
+
+    Others who want to write wait for the end of the block: bytes are better stored before it begins. What is sent in
+    the background is sent after its end, and cannot be published before that. Uploads that this process began before
+    are waited for first. Scalars and plots are no part of it; they are written soon after.
+
+    Yields:
+        The registry.
+
+    Raises:
+        ReadOnlyRegistryError: The registry cannot be written.
+        RegistryBusyError: Others kept it locked too long.
+    """
+    registry = current_registry()
+    registry.weights.wait(None, quiet=True)
+    with registry.transaction():
+        yield registry
 
 
 def current_task() -> Task | None:

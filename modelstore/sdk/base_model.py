@@ -290,7 +290,7 @@ class BaseModel(ModelMetadata, ModelLooking, ModelWeights, ReportingFiles, Repor
         """Fix the model's content for good: weights, configuration, labels, framework, iteration.
 
         The registry itself refuses later changes, whoever tries. Name, comment, tags, project and metadata stay
-        editable. Uploads of this process are waited for. Publishing again does nothing.
+        editable. Uploads of this process are waited for, but not inside a transaction. Publishing again does nothing.
 
         Args:
             require_weights: Refuse a model without weights; False publishes it all the same.
@@ -300,7 +300,8 @@ class BaseModel(ModelMetadata, ModelLooking, ModelWeights, ReportingFiles, Repor
             UploadError: The upload that was waited for failed.
         """
         model_id = self._ensured_id()
-        self._registry.weights.wait(model_id)
+        if not self._registry.database.in_transaction:
+            self._registry.weights.wait(model_id)
         self._registry.models.publish(model_id, require_weights=require_weights)
 
     def archive(self) -> None:

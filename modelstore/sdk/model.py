@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelstore.errors import ModelStoreError
@@ -225,11 +226,15 @@ class Model(BaseModel):
                 raise
             logger.error("The model %s was not removed: %s", model_id, error)
             return False
+        if delete_weights_file:
+            registry.database.at_end(well=partial(cls._release, registry, record, raise_on_errors=raise_on_errors))
+        return True
+
+    @staticmethod
+    def _release(registry: Registry, record: ModelRecord, *, raise_on_errors: bool) -> None:
         try:
-            if delete_weights_file:
-                registry.weights.release(record)
+            registry.weights.release(record)
         except ModelStoreError as error:
             if raise_on_errors:
                 raise
-            logger.error("The model %s is removed, but its weights are left: %s", model_id, error)
-        return True
+            logger.error("The model %s is removed, but its weights are left: %s", record.id, error)

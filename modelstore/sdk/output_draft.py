@@ -130,8 +130,17 @@ class OutputDraft(BaseModel):
             with self._registry.transaction():
                 if self._registered() is None:  # another thread may have been faster
                     self._register(self._values())
+            self._become_registered()
+        return self._reserved_id
+
+    def _become_registered(self) -> None:
+        """Know that the model has a row, for as long as the transaction that made it is not undone."""
+        if self._model_id is None:
             self._model_id = self._reserved_id
-        return self._model_id
+            self._registry.database.at_end(undone=self._become_draft)
+
+    def _become_draft(self) -> None:
+        self._model_id = self._cached = None
 
     def _register(self, values: dict[str, Any], link: str | None = None) -> None:
         self._registry.models.create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -339,7 +340,8 @@ class OutputModel(OutputDraft):
             if self._write(fields | stored.fields(), source.name, comment=comment):
                 break
         self._upload_uri = destination if upload_uri else self._upload_uri
-        delete_leftovers(leftovers, (registry.folder, registry.cache_folder))
+        own = registry.folder, registry.cache_folder
+        registry.database.at_end(well=partial(delete_leftovers, leftovers, own))
         return weights.physical(stored.uri)
 
     def _store_later(
@@ -411,9 +413,9 @@ class OutputModel(OutputDraft):
                 later(content)
             else:
                 superseded = registry.weights.supersede(self._reserved_id)
-        self._model_id = self._reserved_id
+        self._become_registered()
         for path in superseded:
-            path.unlink(missing_ok=True)
+            registry.database.at_end(well=partial(path.unlink, missing_ok=True))
         return True
 
     @classmethod

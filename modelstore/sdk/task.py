@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -99,6 +100,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
                     task.set_initial_iteration(continue_last_task)
                 state.main_tasks.append(task)
                 state.owned.append(task)
+                registry.database.at_end(undone=partial(state.forget, task.id))
                 watch_exit()
             if checked_tags:
                 task.add_tags(checked_tags)

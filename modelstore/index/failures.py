@@ -1,0 +1,63 @@
+"""What becomes of SQLite's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from modelstore.errors import (
+    CorruptRegistryError,
+    InvalidRequestError,
+    ModelStoreError,
+    PublishedModelError,
+    ReadOnlyRegistryError,
+    RegistryBusyError,
+    RegistryError,
+    StorageFullError,
+)
+from modelstore.index.driver import sqlite3
+
+__all__ = ["BUSY_TIMEOUT_S", "translated"]
+
+BUSY_TIMEOUT_S: Final = 60.0
+"""How long a writer waits for others before it gives up."""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, the original chained."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
+    text = str(error)
+    lowered = text.lower()
+    if "is published" in lowered:
+        return PublishedModelError(f"Refused by the registry: {text}", "Register a new model instead.")
+    if "never changed" in lowered or "never deleted" in lowered:
+        return RegistryError(f"Refused by the registry at {path}: {text}")
+    if "locked" in lowered or "busy" in lowered:
+        return RegistryBusyError(
+            f"The registry at {path} stayed locked by other processes for {BUSY_TIMEOUT_S:.0f} s",
+            "Find out which process holds it, or try again.",
+        )
+    if "readonly" in lowered or "read-only" in lowered or "unable to open" in lowered:
+        return ReadOnlyRegistryError(
+            f"The registry at {path} cannot be written or opened ({text})",
+            "Check the permissions of its folder and files.",
+        )
+    if "full" in lowered:
+        return StorageFullError(f"The disk that holds {path} is full", "Free some space; nothing was changed.")
+    if "malformed" in lowered or "not a database" in lowered or "disk i/o" in lowered:
+        return CorruptRegistryError(
+            f"The registry database {path} is damaged ({text})",
+            "Restore it from a backup; `modelstore doctor` lists those beside it.",
+        )
+    if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
+        return InvalidRequestError(f"A value cannot be stored: {text}")
+    return RegistryError(f"The registry database {path} refused: {text}")
