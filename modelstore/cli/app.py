@@ -39,7 +39,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         finding.ls,
         showing.show,
         comparing.compare,
-        showing.history,
+        time.history,
         time.diff,
         finding.explain,
         finding.sql,

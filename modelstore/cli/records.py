@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from modelstore.inspection import Inspection
-    from modelstore.records.entities import HistoryEntry, ModelRecord, ProjectRecord, TaskRecord, UploadRecord
+    from modelstore.records.entities import Change, ModelRecord, ProjectRecord, TaskRecord, UploadRecord
     from modelstore.registry import Registry
     from modelstore.registry.checks import Finding
     from modelstore.registry.lookup import Lineage
 
 __all__ = [
+    "change",
     "finding",
     "glance",
-    "history_entry",
     "iso",
     "lineage_of",
     "looks",
@@ -151,9 +151,12 @@ def looks(registry: Registry, record: ModelRecord, inside: Inspection | None) ->
     return {"weights": glance(inside), "scalars": scalars, "plots": plots}
 
 
-def history_entry(entry: HistoryEntry) -> dict[str, Any]:
-    """Return one change of a model."""
+def change(entry: Change) -> dict[str, Any]:
+    """Return one change."""
     return {
+        "kind": entry.kind,
+        "entity": entry.entity,
+        "name": entry.name,
         "at": iso(entry.at),
         "actor": entry.actor,
         "action": entry.action,

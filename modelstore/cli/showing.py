@@ -1,16 +1,16 @@
-"""Commands about one model: `show`, `history`, `get`."""
+"""Commands about one model: `show`, `get`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from modelstore.cli import records
 from modelstore.cli.finding import state_of
 from modelstore.cli.inspecting import glance, summary
-from modelstore.cli.output import ago, note, plain, print_json, print_json_list, print_lines, size, styled, when
+from modelstore.cli.output import ago, note, plain, print_json, print_lines, size, styled, when
 from modelstore.cli.params import MODEL
 from modelstore.cli.session import as_of_option, json_option, registry_option, session_of
 from modelstore.cli.tables import Column, cells_width, print_table
@@ -18,12 +18,12 @@ from modelstore.cli.tables import Column, cells_width, print_table
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from modelstore.records.entities import HistoryEntry, ModelRecord, UploadRecord
+    from modelstore.records.entities import ModelRecord, UploadRecord
     from modelstore.records.reports import PlotRecord
     from modelstore.registry import Registry
     from modelstore.registry.lookup import Lineage
 
-__all__ = ["get", "history", "show"]
+__all__ = ["get", "show"]
 
 _MOST_SERIES: Final = 60
 _MOST_PLOTS: Final = 40
@@ -194,40 +194,6 @@ def _print_text(title: str, record: ModelRecord) -> None:
     text = dump_config(record.config)
     if text:
         print_lines(["", title, *(f"  {plain(line)}" for line in text.split("\n"))])
-
-
-@click.command(short_help="Show who changed what in a model, and when.")
-@click.argument("model", type=MODEL)
-@json_option
-@registry_option
-@click.pass_context
-def history(context: click.Context, model: str, as_json: bool) -> None:
-    """Show every change of a model: when, by whom, what, from what, to what. Removed models have a history too."""
-    from modelstore.registry.lookup import find_model
-
-    registry = session_of(context).open(context)
-    entries = registry.models.history(find_model(registry, model, which="any").id)
-    if as_json:
-        print_json_list(map(records.history_entry, entries))
-        return
-    columns = (
-        Column("WHEN"),
-        Column("WHO", least=8, rank=1),
-        Column("ACTION"),
-        Column("WHAT", least=10),
-        Column("BEFORE", least=8, rank=2),
-        Column("AFTER", least=8),
-    )
-    print_table(columns, map(_history_row, entries))
-
-
-def _history_row(entry: HistoryEntry) -> tuple[str, ...]:
-    values = ("" if value is None else value if isinstance(value, str) else repr(value) for value in _values(entry))
-    return (when(entry.at), entry.actor, entry.action, entry.key, *values)
-
-
-def _values(entry: HistoryEntry) -> tuple[Any, Any]:
-    return entry.old, entry.new
 
 
 @click.command(short_help="Get a local copy of a model's weights.")

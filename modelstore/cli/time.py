@@ -1,18 +1,79 @@
-"""Commands about what was: `undo`, `diff`."""
+"""Commands about what was: `history`, `undo`, `diff`."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelstore.cli.output import plain, print_json_list, print_lines, styled, value_text
+from modelstore.cli import records
+from modelstore.cli.output import plain, print_json_list, print_lines, styled, value_text, when
+from modelstore.cli.params import MODEL
 from modelstore.cli.session import json_option, registry_option, session_of
+from modelstore.cli.tables import Column, print_table
 
-__all__ = ["diff", "undo"]
+if TYPE_CHECKING:
+    from modelstore.records.entities import Change
+
+__all__ = ["diff", "history", "undo"]
 
 _COLOURS = {"added": "green", "removed": "red", "changed": "yellow"}
+
+
+@click.command(short_help="Show who changed what, and when.")
+@click.argument("model", type=MODEL, required=False)
+@click.option("--task", metavar="ID", help="Of this task.")
+@click.option("--project", metavar="NAME", help="Of this project (its full name), with all that is or was in it.")
+@click.option(
+    "--since", metavar="TIME", help="Only from then on: 2026-03-01 (its beginning), 2026-03-01T12:00, a stamp."
+)
+@click.option("--until", metavar="TIME", help="Only until then: 2026-03-01 (its end), a time, a stamp.")
+@click.option("--key", metavar="KEY", help="Only of this value: name, tag:prod; or of all of a kind: tag, meta.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N changes.  [default: all]")
+@json_option
+@registry_option
+@click.pass_context
+def history(context: click.Context, /, model: str | None, as_json: bool, **asked: Any) -> None:
+    r"""Show when, by whom, what was changed, from what, to what; the latest first.
+
+    Of one model, or with --task or --project of these, else of everything in the registry. What was removed has a
+    history too.
+
+    \b
+    Examples:
+      modelstore history digits
+      modelstore history --since 2026-03-01 --key tag
+      modelstore history --project vision/ocr --limit 20
+    """
+    from modelstore.registry.lookup import find_model
+
+    if sum(one is not None for one in (model, asked["task"], asked["project"])) > 1:
+        raise click.UsageError("Name a model, or --task, or --project.")
+    registry = session_of(context).open(context)
+    found = registry.history(model=None if model is None else find_model(registry, model, which="any").id, **asked)
+    if as_json:
+        print_json_list(map(records.change, found))
+        return
+    whose = [] if model is not None or asked["task"] is not None else [Column("OF", least=12)]
+    columns = (
+        Column("WHEN"),
+        Column("WHO", least=8, rank=1),
+        *whose,
+        Column("ACTION"),
+        Column("WHAT", least=10),
+        Column("BEFORE", least=8, rank=2),
+        Column("AFTER", least=8),
+    )
+    print_table(columns, (_history_row(one, named=bool(whose)) for one in found))
+
+
+def _history_row(entry: Change, *, named: bool) -> tuple[str, ...]:
+    values = [
+        "" if value is None else value if isinstance(value, str) else repr(value) for value in (entry.old, entry.new)
+    ]
+    whose = (f"{entry.kind} {entry.name or entry.entity}",) if named else ()
+    return (when(entry.at), entry.actor, *whose, entry.action, entry.key, *values)
 
 
 @click.command(short_help="Bring back what a change replaced.")

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from modelstore.records.operations import Operation
 
 __all__ = [
+    "COLUMNS",
     "append",
     "between",
     "contains",
@@ -23,7 +24,7 @@ __all__ = [
     "rows",
 ]
 
-_COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"
+COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"
 
 
 class Connection(Protocol):
@@ -48,7 +49,7 @@ def append(connection: Connection, operations: Sequence[Operation]) -> range:
     first = 1 + connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0]
     numbers = range(first, first + len(operations))
     connection.executemany(
-        f"INSERT INTO ops ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        f"INSERT INTO ops ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
         [
             (
                 seq,
@@ -101,20 +102,20 @@ def read(connection: Connection, after: int = 0, limit: int | None = None) -> It
 def rows(connection: Connection, after: int = 0, limit: int | None = None) -> Iterator[Any]:
     """Yield operations as `read` does, as rows that `operation_from_row` may find unreadable."""
     yield from connection.execute(
-        f"SELECT {_COLUMNS} FROM ops WHERE seq > ? ORDER BY seq LIMIT ?", (after, -1 if limit is None else limit)
+        f"SELECT {COLUMNS} FROM ops WHERE seq > ? ORDER BY seq LIMIT ?", (after, -1 if limit is None else limit)
     )
 
 
 def get(connection: Connection, stamp: str) -> Operation | None:
     """Return the operation with that stamp; None when it is not here."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE stamp = ?", (stamp,)).fetchone()
+    row = connection.execute(f"SELECT {COLUMNS} FROM ops WHERE stamp = ?", (stamp,)).fetchone()
     return None if row is None else operation_from_row(row)
 
 
 def between(connection: Connection, after: str, last: str, limit: int | None = None) -> Iterator[Operation]:
     """Yield the operations with stamps behind ``after`` up to ``last``, ascending, at most ``limit`` of them."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? ORDER BY stamp LIMIT ?",
+        f"SELECT {COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? ORDER BY stamp LIMIT ?",
         (after, last, -1 if limit is None else limit),
     )
     for row in rows:
@@ -123,14 +124,14 @@ def between(connection: Connection, after: str, last: str, limit: int | None = N
 
 def from_stamp(connection: Connection, first: str) -> Iterator[Operation]:
     """Yield the operations from a stamp on, ascending, as they are asked for."""
-    for row in connection.execute(f"SELECT {_COLUMNS} FROM ops WHERE stamp >= ? ORDER BY stamp", (first,)):
+    for row in connection.execute(f"SELECT {COLUMNS} FROM ops WHERE stamp >= ? ORDER BY stamp", (first,)):
         yield operation_from_row(row)
 
 
 def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]]:
     """Return every operation on one entity but reports, in order of arrival."""
     rows: Iterable[Any] = connection.execute(
-        f"SELECT {_COLUMNS} FROM ops WHERE entity = ? AND action <> 'report' ORDER BY seq", (entity,)
+        f"SELECT {COLUMNS} FROM ops WHERE entity = ? AND action <> 'report' ORDER BY seq", (entity,)
     )
     return [(row[0], operation_from_row(row)) for row in rows]
 
@@ -138,7 +139,7 @@ def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]
 def of_entities(connection: Connection, entities: Sequence[str]) -> Iterator[Operation]:
     """Yield every operation on these entities, reports too, in order of stamps."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM ops WHERE entity IN (SELECT value FROM json_each(?)) ORDER BY stamp",
+        f"SELECT {COLUMNS} FROM ops WHERE entity IN (SELECT value FROM json_each(?)) ORDER BY stamp",
         (json.dumps(list(entities)),),
     )
     for row in rows:

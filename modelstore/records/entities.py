@@ -199,3 +199,18 @@ class HistoryEntry:
     old: Any
     new: Any
     stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change(HistoryEntry):
+    """One change in the life of a registry.
+
+    Attributes:
+        kind: What was changed: "model", "task" or "project".
+        entity: Its id.
+        name: What it is called now; None where that is not known.
+    """
+
+    kind: str
+    entity: str
+    name: str | None

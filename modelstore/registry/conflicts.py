@@ -14,7 +14,7 @@ from modelstore.index import ops
 from modelstore.journal import Draft
 from modelstore.records.conflicts import Conflict, members, resolution_key
 from modelstore.records.operations import FROZEN_FIELDS, EntityKind, Operation, check_operation
-from modelstore.registry.models import plain
+from modelstore.registry.history import plain
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry

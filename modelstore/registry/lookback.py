@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelstore.records.entities import Change
     from modelstore.registry.moments import Moment
     from modelstore.registry.registry import Registry
     from modelstore.registry.timediff import ModelChange
@@ -56,6 +59,39 @@ class Lookback:
         from modelstore.registry.timediff import changes_between
 
         return changes_between(self._registry, first, second, project=project)
+
+    def history(
+        self,
+        *,
+        model: str | None = None,
+        task: str | None = None,
+        project: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        key: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Change]:
+        """Return who changed what, when, and what was there before: the latest first, read while it is asked for.
+
+        Of one model, task or project, else of the whole registry. Reports are left out. What was there before is None
+        too where the change that set it never arrived here.
+
+        Args:
+            model: Id of a model, removed or not.
+            task: Id of a task, removed or not.
+            project: Full name of a project: what became of it, and of the models and tasks that are or were in it.
+            since: From then on, a date being its beginning; else as for `at`.
+            until: Until then, as for `at`.
+            key: Only of this field or keyed value ("name", "tag:prod"), or of all of a kind ("tag", "meta").
+            limit: At most so many changes; None for all.
+
+        Raises:
+            ModelNotFoundError, TaskNotFoundError, ProjectNotFoundError: There is, and was, none such.
+            InvalidRequestError: Another argument is not acceptable.
+        """
+        from modelstore.registry.history import History
+
+        return History(model, task, project, since, until, key, limit).run(self._registry)
 
     def undo(self, stamp: str | None = None, *, dry_run: bool = False, force: bool = False) -> list[Undone]:
         """Bring back what a change, with its whole transaction, replaced: by a new change, which can be undone too.

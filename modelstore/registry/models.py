@@ -19,7 +19,6 @@ from modelstore.errors import (
     ModelNotFoundError,
     PublishedModelError,
 )
-from modelstore.ids import to_datetime
 from modelstore.index import ops, reader
 from modelstore.journal import Draft
 from modelstore.records.entities import HistoryEntry, Link, ModelRecord
@@ -27,6 +26,7 @@ from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS
 from modelstore.records.values import decode
 from modelstore.registry import rules
 from modelstore.registry.creating import BATCH_SIZE, checked_id, create_many, creation_drafts, refuse_known
+from modelstore.registry.history import entries_of
 from modelstore.storage import uris
 
 if TYPE_CHECKING:
@@ -114,23 +114,9 @@ class Models:
             ModelNotFoundError: There is no such model.
         """
         self.get(model_id, deleted=True)
-        known: dict[tuple[str, str], Any] = {}
-        entries = []
         operations = sorted((o for _, o in ops.of_entity(self._database.connection, model_id)), key=lambda o: o.stamp)
-        for operation in operations:
-            at = to_datetime(operation.ms)
-            assert at is not None  # noqa: S101 - an operation always has a time
-            for key, value in operation.changes.items():
-                new = plain(key, value)
-                old = known.get((key, operation.parents.get(key, "")))
-                known[key, operation.stamp] = new
-                if operation.action == "publish" and (old == new or not (old or new)):
-                    continue  # it fixes what is there already
-                entries.append(HistoryEntry(at, operation.actor, operation.action, key, old, new, operation.stamp))
-            if operation.action == "publish":
-                entry = HistoryEntry(at, operation.actor, "publish", "published", None, new=True, stamp=operation.stamp)
-                entries.append(entry)
-        return entries
+        known = {operation.stamp: operation for operation in operations}
+        return [entry for operation in operations for entry in entries_of(operation, known.get)]
 
     def links(self, model_id: str, direction: str | None = None) -> list[Link]:
         """Return the links that tasks have to a model ("input" uses it, "output" made it), oldest first."""
@@ -477,15 +463,6 @@ class Models:
 def _same(kind: str, value: Any, pair: list[Any]) -> bool:
     # repr tells 1 from True and 0.0 from -0.0, and finds NaN equal to itself, which == does not.
     return kind == pair[0] and repr(value) == repr(decode(pair[1]))
-
-
-def plain(key: str, value: Any) -> Any:
-    """Return a value as operations keep it in the form in which people gave it."""
-    if key.startswith("meta:") and value is not None:
-        return decode(value[1])
-    if key == "config" and value is not None:
-        return value.get("text") if "text" in value else decode(value.get("dict"))
-    return decode(value) if not isinstance(value, dict) else value
 
 
 def dump_config(config: Mapping[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from modelstore.errors import InvalidRequestError
 from modelstore.ids import is_stamp
 
-__all__ = ["Moment", "last_stamp_of"]
+__all__ = ["Moment", "first_stamp_of", "last_stamp_of"]
 
 Moment = datetime | date | str | int | float
 """A datetime or ISO text (local time where it has no zone), a date (its end), seconds since 1970, or a stamp."""
@@ -29,6 +29,23 @@ def last_stamp_of(moment: Moment) -> str:
     if not math.isfinite(seconds) or not 0 <= seconds * 1000 < _MAX_MS:
         raise InvalidRequestError(f"{moment!r} is no moment after 1970", _FORMS)
     return f"{math.floor(seconds * 1000):012x}{'f' * 20}"
+
+
+def first_stamp_of(moment: Moment) -> str:
+    """Return the least stamp that an operation made from then on, that moment included, can have.
+
+    A date is its beginning here.
+
+    Raises:
+        InvalidRequestError: It is no moment.
+    """
+    if isinstance(moment, str):
+        if is_stamp(moment):
+            return moment
+        moment = _read(moment.strip())
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime.combine(moment, time())
+    return f"{last_stamp_of(moment)[:12]}{'0' * 20}"
 
 
 _FORMS: Final = "Use 2026-03-01, 2026-03-01T12:00:00+01:00, seconds since 1970, or an operation's stamp."

@@ -11,7 +11,7 @@ from modelstore.index import fold, ops
 from modelstore.journal import Draft
 from modelstore.records.conflicts import RESOLVED
 from modelstore.records.operations import Operation
-from modelstore.registry.models import plain
+from modelstore.registry.history import plain
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry

@@ -339,10 +339,10 @@ def test_history_is_that_of_removed_models_too(run: Run, run_json: Json, registe
     run("rm", model)
     entries = run_json("history", model[:10])
 
-    assert list(entries[0]) == ["at", "actor", "action", "key", "old", "new", "stamp"]
-    assert [(e["action"], e["key"], e["old"], e["new"]) for e in entries][-2:] == [
-        ("edit", "tag:t", True, None),
+    assert list(entries[0]) == ["kind", "entity", "name", "at", "actor", "action", "key", "old", "new", "stamp"]
+    assert [(e["action"], e["key"], e["old"], e["new"]) for e in entries][:2] == [
         ("delete", "deleted", None, True),
+        ("edit", "tag:t", True, None),
     ]
     assert "tag:t" in run("history", model).stdout
 
