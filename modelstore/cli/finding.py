@@ -222,6 +222,7 @@ def _cell(value: Any) -> str:
 
 
 @click.command(short_help="List projects.")
+@as_of_option
 @json_option
 @registry_option
 @click.pass_context
@@ -256,6 +257,7 @@ def projects(context: click.Context, as_json: bool) -> None:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N tasks.  [default: all]")
 @click.option("--archived", is_flag=True, help="Archived tasks too.")
+@as_of_option
 @json_option
 @registry_option
 @click.pass_context

@@ -15,6 +15,7 @@ from modelstore.records.values import encode
 from modelstore.registry import rules
 
 if TYPE_CHECKING:
+    from modelstore.registry.moments import Moment
     from modelstore.registry.registry import Registry
 
 __all__ = ["OPEN_STATUSES", "Tasks", "check_regex"]
@@ -56,15 +57,19 @@ class Tasks:
             raise TaskNotFoundError(f"There is no task {task_id!r:.80} in {self._registry.folder}", "Check the id.")
         return record
 
-    def find(self, **filters: Any) -> list[TaskRecord]:
-        """Return tasks, newest change first; the filters are the attributes of `TaskSearch`.
+    def find(self, *, as_of: Moment | None = None, **filters: Any) -> list[TaskRecord]:
+        """Return tasks, newest change first.
+
+        Args:
+            as_of: As they were then, see `Registry.at`; None for now.
+            **filters: The attributes of `TaskSearch`.
 
         Raises:
             InvalidRequestError: A filter is not acceptable.
         """
         from modelstore.registry.task_search import TaskSearch
 
-        return TaskSearch(**filters).run(self._registry)
+        return TaskSearch(**filters).run(self._registry if as_of is None else self._registry.at(as_of))
 
     def links(self, task_id: str, direction: str) -> list[Link]:
         """Return a task's links to models, in the order in which they were made."""

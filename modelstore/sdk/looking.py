@@ -1,4 +1,4 @@
-"""`modelstore.inspect`, `modelstore.compare`, and the pages that models are shown on."""
+"""`modelstore.inspect`, `modelstore.compare`, `modelstore.diff`, and the pages that models are shown on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from modelstore.sdk.base_model import BaseModel
 
 if TYPE_CHECKING:
     from modelstore.inspection import Inspection
+    from modelstore.registry.moments import Moment
+    from modelstore.registry.timediff import ModelChange
 
-__all__ = ["Page", "SideBySide", "compare", "inspect"]
+__all__ = ["Page", "SideBySide", "compare", "diff", "inspect"]
 
 _FRAME_PX = 720
 
@@ -118,6 +120,25 @@ def compare(*models: BaseModel | str, tensors: bool = True) -> SideBySide:
         for model in models
     ]
     return SideBySide(registry, compare_models(registry, records, tensors=tensors))
+
+
+def diff(first: Moment, second: Moment | None = None, *, project: str | None = None) -> list[ModelChange]:
+    """Return what became of models between two times, in the registry that is used here, ordered by id.
+
+    Args:
+        first: The earlier time: a datetime or ISO text (local time where it has no zone), a date (its end), seconds
+            since 1970, or the stamp of a change.
+        second: The later one; None for now.
+        project: Only models that are or were in this project; None for all.
+
+    Returns:
+        For each model that was added, removed or changed: `id`, `name`, `what`, and by field, tag or metadata key the
+        values before and after. What was changed and changed back is no difference.
+
+    Raises:
+        InvalidRequestError: A time is none.
+    """
+    return current_registry().changes_between(first, second, project=project)
 
 
 def inspect(weights: BaseModel | str | os.PathLike[str]) -> Inspection:

@@ -11,11 +11,12 @@ from modelstore.ids import clock_to_datetime
 from modelstore.query.evaluate import regexp
 from modelstore.records.entities import ProjectRecord, TaskRecord
 from modelstore.registry.tasks import check_regex
-from modelstore.sdk._context import current_registry
+from modelstore.sdk._context import Registry, current_registry
 from modelstore.sdk.task_record import TaskBase
 
 if TYPE_CHECKING:
     from modelstore.query import Node
+    from modelstore.registry.moments import Moment
 
 __all__ = ["TaskSearch"]
 
@@ -34,6 +35,8 @@ class TaskSearch(TaskBase):
         tags: Sequence[str] | None = None,
         allow_archived: bool = True,
         task_filter: Mapping[str, Any] | None = None,
+        *,
+        as_of: Moment | None = None,
     ) -> Self | None:
         """Return one task.
 
@@ -44,6 +47,7 @@ class TaskSearch(TaskBase):
             tags: Tags and operators that it must match.
             allow_archived: Also an archived one, when no other matches.
             task_filter: As for `get_tasks`.
+            as_of: The task as it was then, as for `get_tasks`.
 
         Returns:
             The task; of several the one changed last, with a warning; None when there is none.
@@ -52,7 +56,7 @@ class TaskSearch(TaskBase):
             ProjectNotFoundError: There is no such project.
             TaskNotFoundError: There is no task ``task_id``.
         """
-        registry = current_registry()
+        registry = _registry_at(as_of)
         if task_id is not None:
             return cls(registry, registry.tasks.get(task_id))
         if project_name:
@@ -83,6 +87,7 @@ class TaskSearch(TaskBase):
         search: str | None = None,
         order_by: str | Sequence[Any] | None = None,
         max_results: int | None = None,
+        as_of: Moment | None = None,
     ) -> list[Self]:
         """Return tasks, the one changed last first.
 
@@ -98,13 +103,14 @@ class TaskSearch(TaskBase):
             search: Words that must all be found in the task's name, comment and tags.
             order_by: Fields, "-" in front for descending; None for "-updated". Ties come by id.
             max_results: At most so many; None for all.
+            as_of: The tasks as they were then, read-only, as for `Model.query_models`; None for now.
 
         Raises:
             TagQueryError: ``tags`` is malformed.
             WhereSyntaxError: ``where`` is malformed.
             InvalidRequestError: Another argument is not acceptable.
         """
-        registry = current_registry()
+        registry = _registry_at(as_of)
         projects = [project_name] if isinstance(project_name, str) else [*(project_name or [])]
         found = registry.tasks.find(
             projects=[name for name in projects if name] or None,
@@ -132,6 +138,7 @@ class TaskSearch(TaskBase):
         search: str | None = None,
         order_by: str | Sequence[Any] | None = None,
         max_results: int | None = None,
+        as_of: Moment | None = None,
     ) -> list[str] | list[dict[str, Any]]:
         """Return the ids of matching tasks, the one changed last first.
 
@@ -141,10 +148,11 @@ class TaskSearch(TaskBase):
             tags: See ``project_name``.
             additional_return_fields: Return dictionaries with "id" and these fields of the task in place of ids.
             task_filter: As for `get_tasks`.
-            where: As for `get_tasks`, as are ``search``, ``order_by`` and ``max_results``.
+            where: As for `get_tasks`, as are ``search``, ``order_by``, ``max_results`` and ``as_of``.
             search: See ``where``.
             order_by: See ``where``.
             max_results: See ``where``.
+            as_of: See ``where``.
 
         Raises:
             InvalidRequestError: A task has no such field, or as for `get_tasks`.
@@ -158,6 +166,7 @@ class TaskSearch(TaskBase):
             search=search,
             order_by=order_by,
             max_results=max_results,
+            as_of=as_of,
         )
         if not additional_return_fields:
             return [task.id for task in tasks]
@@ -193,6 +202,10 @@ class TaskSearch(TaskBase):
         regex = check_regex(pattern)
         found = current_registry().tasks.projects()
         return [project for project in found if regex is None or regexp(regex, project.name)]
+
+
+def _registry_at(moment: Moment | None) -> Registry:
+    return current_registry() if moment is None else current_registry().at(moment)
 
 
 def _narrowed(task_filter: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -66,3 +66,13 @@ def test_history_is_of_a_model_a_task_a_project_or_everything(run: Run, run_json
     assert "no task" in run("history", "--task", "f" * 32, code=3).stderr
     assert "vison" in run("history", "--project", "vison", code=3).stderr
     assert "no moment" in run("history", "--since", "soon", code=2).stderr
+
+
+def test_tasks_and_projects_of_a_moment(run_json: Json, registry: Registry) -> None:
+    """As the models."""
+    registry.tasks.create(name="train", project="vision")
+    then = run_json("history")[0]["stamp"]
+    registry.tasks.create(name="later", project="speech")
+
+    assert [one["name"] for one in run_json("tasks", "--as-of", then)] == ["train"]
+    assert [one["name"] for one in run_json("projects", "--as-of", then)] == ["vision"]

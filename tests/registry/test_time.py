@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modelstore
-from modelstore import InputModel, Model
+from modelstore import InputModel, Model, Task
 from modelstore.errors import InvalidRequestError, NotFoundError, PublishedModelError, ReadOnlyRegistryError
 from modelstore.registry import Registry
 from modelstore.registry.moments import last_stamp_of
@@ -143,6 +143,47 @@ def test_the_classes_take_a_moment(tmp_path: Path) -> None:
         with pytest.raises(ReadOnlyRegistryError):
             old.tags = ["c"]
         assert registry.models.get(str(model.id)).tags == ("b",)
+
+
+def test_tasks_are_found_as_they_were(tmp_path: Path) -> None:
+    """By what they were then, read-only; with their parameters and the models of then."""
+    with modelstore.open(tmp_path / "registry") as registry:
+        task = Task.create(project_name="p", task_name="before")
+        task.set_parameter("General/lr", 0.1)
+        model = InputModel.import_model("s3://b/1")
+        then = last(registry)
+        task.connect(model, name="start")
+        task.set_parameter("General/lr", 0.2)
+        task.rename("after")
+        task.add_tags(["late"])
+        Task.create(project_name="p", task_name="another")
+
+        (old,) = Task.get_tasks(project_name="p", as_of=then)
+        assert (old.id, old.name, old.get_tags(), old.get_parameter("General/lr")) == (task.id, "before", [], "0.1")
+        assert len(old.models.input) == 0
+        assert Task.get_tasks(tags=["late"], as_of=then) == []
+        assert Task.query_tasks(where="meta('General/lr') < 0.15", as_of=then) == [task.id]
+        same = Task.get_task(task_id=task.id, as_of=then)
+        assert same is not None
+        assert same.name == "before"
+        assert Task.get_task(task_name="another", as_of=then) is None
+        assert [record.name for record in registry.tasks.find(as_of=then)] == ["before"]
+        with pytest.raises(ReadOnlyRegistryError, match="as it was"):
+            old.rename("changed")
+
+
+def test_a_difference_is_asked_for_without_opening_anything(tmp_path: Path) -> None:
+    """In the registry that the classes use."""
+    with modelstore.open(tmp_path / "registry") as registry:
+        InputModel.import_model("s3://b/1", name="one")
+        first = last(registry)
+        InputModel.import_model("s3://b/2", name="two", project="p")
+
+        assert [(change.name, change.what) for change in modelstore.diff(first)] == [("two", "added")]
+        assert modelstore.diff(first, first) == []
+        assert modelstore.diff(first, project="q") == []
+        with pytest.raises(InvalidRequestError, match="no moment"):
+            modelstore.diff("soon")
 
 
 def test_changes_between_two_moments(registry: Registry) -> None:

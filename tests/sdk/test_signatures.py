@@ -58,17 +58,24 @@ DIFFERENCES: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("Model", "publish"): ("(self, *, require_weights=True)", MORE),
     ("InputModel", "publish"): ("(self, *, require_weights=True)", MORE),
     ("OutputModel", "publish"): ("(self, *, require_weights=True)", MORE),
+    ("Task", "get_task"): (
+        (
+            "(task_id=None, project_name=None, task_name=None, tags=None, allow_archived=True, task_filter=None, *,"
+            " as_of=None)"
+        ),
+        MORE,
+    ),
     ("Task", "get_tasks"): (
         (
             "(task_ids=None, project_name=None, task_name=None, tags=None, allow_archived=True, task_filter=None, *,"
-            " where=None, search=None, order_by=None, max_results=None)"
+            " where=None, search=None, order_by=None, max_results=None, as_of=None)"
         ),
         MORE,
     ),
     ("Task", "query_tasks"): (
         (
             "(project_name=None, task_name=None, tags=None, additional_return_fields=None, task_filter=None, *,"
-            " where=None, search=None, order_by=None, max_results=None)"
+            " where=None, search=None, order_by=None, max_results=None, as_of=None)"
         ),
         MORE,
     ),
