@@ -10,6 +10,8 @@
 | `MODELSTORE_INDEX` | local folder of the indexes of shared registries | `index` in the state directory |
 | `MODELSTORE_OFFLINE` | 1 to read what is known of a shared registry, without asking its home | 0 |
 | `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
+| `MODELSTORE_TOKEN` | token for servers | what the file of tokens has for the address |
+| `MODELSTORE_TOKENS` | file of tokens, which only its owner may read | `tokens` in the configuration directory |
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ __all__ = [
     "offline",
     "registry_uri",
     "sources",
+    "token",
+    "tokens_file",
 ]
 
 # Setting to the variables that decide it, the stronger first.
@@ -122,6 +126,24 @@ def actor() -> str:
         except (ImportError, KeyError):
             user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{user}@{os.uname().nodename if hasattr(os, 'uname') else 'localhost'}"
+
+
+def token() -> str | None:
+    """Return the token that servers are given, where the environment has one."""
+    return os.environ.get("MODELSTORE_TOKEN") or None
+
+
+def tokens_file() -> Path:
+    """Return the file that has the tokens of servers by address."""
+    given = os.environ.get("MODELSTORE_TOKENS")
+    if given:
+        return Path(given).expanduser()
+    home = os.environ.get("MODELSTORE_HOME")
+    if home:
+        return Path(home).expanduser() / "tokens"
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("modelstore", appauthor=False)) / "tokens"
 
 
 def sources() -> dict[str, str]:

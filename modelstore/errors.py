@@ -31,6 +31,7 @@ Each class is also the builtin that a caller would catch: a bad argument is a `V
     │   ├── UploadError
     │   ├── IntegrityError
     │   ├── ReadOnlyStorageError (PermissionError)
+    │   ├── AccessDeniedError (PermissionError)
     │   ├── CacheBusyError (TimeoutError)
     │   └── MissingDriverError
     └── RegistryError (RuntimeError)
@@ -47,6 +48,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AccessDeniedError",
     "BlobNotFoundError",
     "CacheBusyError",
     "CorruptRegistryError",
@@ -235,6 +237,10 @@ class IntegrityError(StorageError):
 
 class ReadOnlyStorageError(StorageError, PermissionError):
     """The storage does not accept writes."""
+
+
+class AccessDeniedError(StorageError, PermissionError):
+    """A server knows no such token, or the token may not do this."""
 
 
 class CacheBusyError(StorageError, TimeoutError):

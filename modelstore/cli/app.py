@@ -23,6 +23,7 @@ from modelstore.cli import (
     keeping,
     relocating,
     scanning,
+    serving,
     showing,
     syncing,
     time,
@@ -69,6 +70,7 @@ SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         upkeep.export,
         upkeep.import_,
     ),
+    "Server": (serving.serve, serving.token),
     "Registry": (
         keeping.demo,
         keeping.init,

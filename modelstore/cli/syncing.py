@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -167,6 +168,42 @@ def remote_ls(context: click.Context, as_json: bool) -> None:
 def remote_rm(context: click.Context, name: str) -> None:
     """Forget a name; the registry there is not touched."""
     session_of(context).open(context).remotes.remove(name)
+
+
+@remote.command("login", short_help="Keep the token for a server.")
+@click.argument("other", metavar="NAME|URL")
+@registry_option
+@click.pass_context
+def remote_login(context: click.Context, other: str) -> None:
+    """Keep the token for a server in a file that only this user can read; it is read from standard input.
+
+    `modelstore token create` on the server's machine prints it. The variable MODELSTORE_TOKEN is stronger.
+    """
+    from modelstore.sync.credentials import save_token
+
+    url = _server_of(context, other)
+    asked = sys.stdin.isatty()
+    token: str = click.prompt(f"Token for {url}", hide_input=True, err=True) if asked else sys.stdin.readline()
+    print_lines([f"kept in {plain(str(save_token(url, token.strip())))}"])
+
+
+@remote.command("logout", short_help="Forget the token for a server.")
+@click.argument("other", metavar="NAME|URL")
+@registry_option
+@click.pass_context
+def remote_logout(context: click.Context, other: str) -> None:
+    """Forget the token that `login` kept for a server; on the server it stays good until it is revoked."""
+    from modelstore.sync.credentials import forget_token
+
+    url = _server_of(context, other)
+    print_lines([f"forgotten: {plain(url)}" if forget_token(url) else f"there was none for {plain(url)}"])
+
+
+def _server_of(context: click.Context, other: str) -> str:
+    url = other if "://" in other else session_of(context).open(context).remotes.resolve(other)
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError(f"{url} is no server: only https:// and http:// have tokens")
+    return url
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------

@@ -176,11 +176,11 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
 
     if not is_stamp(operation.stamp):
         raise refuse("its stamp is not 32 hex digits")
-    if operation.kind not in _FIELDS:
+    if not isinstance(operation.kind, str) or operation.kind not in _FIELDS:
         raise refuse(f"unknown kind of entity {operation.kind!r}")
     if not is_id(operation.entity):
         raise refuse(f"its entity {operation.entity!r} is not 32 hex digits")
-    if operation.action not in _ACTIONS:
+    if not isinstance(operation.action, str) or operation.action not in _ACTIONS:
         raise refuse(f"unknown action {operation.action!r}")
     if operation.action == "publish" and operation.kind == "project":
         raise refuse("a project cannot be published")

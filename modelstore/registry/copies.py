@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -161,18 +161,17 @@ class LocalCopies:
 
     def _from_remotes(self, digest: str, name: str) -> Path | None:
         """Bring an object that is missing here, as after a sync without bytes, from the first remote that has it."""
-        from modelstore.registry.registry import Registry
+        from modelstore.registry.references import Reference
         from modelstore.storage.progress import reporting
-        from modelstore.storage.transfer import fetch_object
 
         for remote in self._registry.remotes.all():
             try:
-                with Registry(remote.uri, create=False) as other:
-                    found = other.weights.objects.find(digest)
-                    if found is None:
+                with closing(self._registry.contact(remote.uri)) as other:
+                    address = other.address(Reference(digest, name, None, "", "weights"))
+                    if address is None:
                         continue
                     with reporting(f"fetching {name}") as progress:
-                        fetch_object(self.objects, found, digest, name, progress)
+                        address.fetch(self.objects, digest, name, progress)
             except ModelStoreError as error:
                 logger.warning("The remote %r could not give %s: %s", remote.name, digest, error)
                 continue

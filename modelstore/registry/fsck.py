@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,11 +19,11 @@ from modelstore.errors import ModelStoreError
 from modelstore.index import ops, reader
 from modelstore.registry import checks, doctor
 from modelstore.registry.checks import Finding
-from modelstore.registry.references import references
+from modelstore.registry.references import Reference, references
 from modelstore.storage import uris
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import hash_file
-from modelstore.storage.transfer import fetch_object
+from modelstore.storage.transfer import Address
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
@@ -117,11 +117,11 @@ def _repair_object(registry: Registry, digest: str, names: list[str], copies: _C
         try:
             for name in missing:
                 sys.audit("modelstore.step", "fsck.repair.3")
-                fetch_object(store, address, digest, name)
+                address.fetch(store, digest, name)
         except ModelStoreError as error:
-            logger.warning("%s is no copy of %s: %s", uris.redact(address), digest, error)
+            logger.warning("%s is no copy of %s: %s", uris.redact(address.uri), digest, error)
             continue
-        yield f"brought {digest} back from {uris.redact(address)}"
+        yield f"brought {digest} back from {uris.redact(address.uri)}"
         return
 
 
@@ -152,27 +152,28 @@ class _Copies:
 
     def __init__(self, registry: Registry, stack: ExitStack) -> None:
         self._registry, self._stack = registry, stack
-        self._others: list[Registry] | None = None
+        self._others: list[Any] | None = None
 
-    def of(self, digest: str) -> Iterator[str]:
+    def of(self, digest: str) -> Iterator[Address]:
         """Yield addresses, none of which is known to be good."""
         present = self._registry.weights.objects.find(digest)
         if present is not None:
-            yield str(present)
+            yield Address(str(present))
         for upload in reader.uploads(self._registry.database):
             if f"sha256:{upload.changes.get('sha256')}" == digest:
-                yield str(self._registry.folder / upload.snapshot)
+                yield Address(str(self._registry.folder / upload.snapshot))
         cached = self._cached(digest)
         if cached is not None:
-            yield str(cached)
+            yield Address(str(cached))
         rows = self._registry.database.all(
             "SELECT DISTINCT uri FROM models WHERE digest = ? AND uri NOT LIKE 'modelstore:%'", (digest,)
         )
-        yield from (row[0] for row in rows)
+        yield from (Address(row[0]) for row in rows)
         for other in self._remotes():
-            found = other.weights.objects.find(digest)
-            if found is not None:
-                yield str(found)
+            with suppress(ModelStoreError):  # gone since it was reached
+                found: Address | None = other.address(Reference(digest, "copy", None, "", "copy"))
+                if found is not None:
+                    yield found
 
     def _cached(self, digest: str) -> Path | None:
         if not self._registry.cache_folder.is_dir():
@@ -184,15 +185,13 @@ class _Copies:
             return None
         return found.path
 
-    def _remotes(self) -> list[Registry]:
-        from modelstore.registry.registry import Registry
-
+    def _remotes(self) -> list[Any]:
         if self._others is None:
             self._others = []
             for remote in self._registry.remotes.all():
                 with suppress(ModelStoreError):  # out of reach today; what it might have is told as not repaired
-                    other = Registry(remote.uri, create=False)
-                    self._others.append(self._stack.enter_context(other))
+                    other = self._registry.contact(remote.uri)
+                    self._others.append(self._stack.enter_context(closing(other)))
         return self._others
 
 

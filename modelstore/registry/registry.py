@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
-    from modelstore.sync import Direction, Objects, SyncResult
+    from modelstore.sync import Direction, Objects, Partner, SyncResult
 
 __all__ = ["Registry", "open_registry"]
 
@@ -329,18 +329,21 @@ class Registry(Lookback, Upkeep):
     def _forget_writer(self) -> None:
         self._writer = None
 
-    def ingest(self, operations: Iterable[Operation], heads: Mapping[str, str] | None = None) -> Ingested:
-        """Take in operations made elsewhere, in any order, any number of times.
+    def ingest(
+        self, operations: Iterable[Operation], heads: Mapping[str, str] | None = None, *, checked: bool = False
+    ) -> Ingested:
+        """Take in operations made elsewhere, in any order, any number of times; part of an open transaction.
 
         Args:
             operations: The operations.
             heads: By writer, the stamp up to which all his operations are here when these have arrived.
+            checked: They obey the format, as those that `Operation.from_json` reads do.
 
         Raises:
             InvalidOperationError: One breaks the format; none was taken in.
         """
         with self.database.write() as connection:
-            return ingest(connection, operations, heads)
+            return ingest(connection, operations, heads, checked=checked)
 
     def operations(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Operation]]:
         """Yield the journal's operations in order of arrival with their numbers, behind number ``after``."""
@@ -382,13 +385,22 @@ class Registry(Lookback, Upkeep):
             InvalidRequestError: An argument is unknown, or the remote is this registry.
             StorageError, RegistryError: A side cannot be read or written; what was moved before stays.
         """
-        from modelstore.sync import open_partner, sync
+        from modelstore.sync import sync
 
-        partner = open_partner(self.remotes.resolve(os.fspath(remote)))
-        try:
+        with closing(self.contact(self.remotes.resolve(os.fspath(remote)))) as partner:
             return sync(self, partner, direction=direction, with_objects=with_objects, only=only, dry_run=dry_run)
-        finally:
-            partner.close()
+
+    @staticmethod
+    def contact(uri: str) -> Partner:
+        """Open another registry, wherever that is, for questions and bytes; the caller closes it.
+
+        Raises:
+            RegistryNotFoundError: There is none.
+            AccessDeniedError, StorageUnavailableError: A server refuses, or cannot be reached.
+        """
+        from modelstore.sync import open_partner
+
+        return open_partner(uri)
 
     def seen_through(self, database: Database) -> Self:
         """Return a registry with everything of this one but its index."""

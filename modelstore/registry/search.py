@@ -123,6 +123,24 @@ class ModelSearch:
             left = None if left is None else left - size
             query = replace(query, after=after)
 
+    def page(
+        self, registry: Registry, size: int, after: Sequence[Any] | None = None
+    ) -> tuple[list[ModelRecord], tuple[Any, ...] | None]:
+        """Return one page of the answer, and what to give as ``after`` for the next; None behind the last.
+
+        Args:
+            registry: The registry.
+            size: Most models on the page; ``limit`` is not looked at.
+            after: What the page before returned; None for the first.
+
+        Raises:
+            ProjectNotFoundError: There is no such project.
+            InvalidRequestError: A part is not acceptable.
+        """
+        cursor = None if after is None else tuple(after)
+        records, last = self._page(registry, replace(self._checked(registry), limit=size, after=cursor))
+        return records, None if len(records) < size else last
+
     def count(self, registry: Registry) -> int:
         """Return how many models match, whatever the limit.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "Address",
     "Download",
     "Fingerprint",
     "Progress",
@@ -29,6 +31,23 @@ __all__ = [
     "fetch_object",
     "hash_file",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the bytes of an object can be read.
+
+    Attributes:
+        uri: A path, or anything fsspec opens.
+        options: The driver's own parameters, such as headers with credentials; never shown, never kept.
+    """
+
+    uri: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def fetch(self, store: ObjectStore, digest: str, filename: str, progress: Progress | None = None) -> Fingerprint:
+        """Bring the bytes into a store; see `fetch_object`."""
+        return fetch_object(store, self.uri, digest, filename, progress, storage_options=self.options)
 
 
 def download(
@@ -140,7 +159,13 @@ def fetch(
 
 
 def fetch_object(
-    store: ObjectStore, uri: str | os.PathLike[str], digest: str, filename: str, progress: Progress | None = None
+    store: ObjectStore,
+    uri: str | os.PathLike[str],
+    digest: str,
+    filename: str,
+    progress: Progress | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Fingerprint:
     """Bring an object into a store: it appears there complete and verified, or not at all.
 
@@ -150,6 +175,7 @@ def fetch_object(
         digest: ``sha256:hex`` that the bytes must have.
         filename: Its file name in the store.
         progress: Told now and then, from this thread.
+        storage_options: The driver's own parameters.
 
     Raises:
         IntegrityError: The bytes are others.
@@ -157,7 +183,7 @@ def fetch_object(
     """
     snapshot = store.temporary()
     try:
-        done = download(uri, snapshot, progress=progress, expected_digest=digest)
+        done = download(uri, snapshot, storage_options=storage_options, progress=progress, expected_digest=digest)
         sys.audit("modelstore.step", "transfer.object.2")
         store.put(snapshot, done.fingerprint, filename)
     finally:

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from modelstore.sync.exchange import Direction, Objects, SyncResult, sync
-from modelstore.sync.partners import Partner, RegistryPartner, open_partner
+from modelstore.sync.partners import Knowledge, Parcel, Partner, RegistryPartner, open_partner
 
-__all__ = ["Direction", "Objects", "Partner", "RegistryPartner", "SyncResult", "open_partner", "sync"]
+__all__ = [
+    "Direction",
+    "Knowledge",
+    "Objects",
+    "Parcel",
+    "Partner",
+    "RegistryPartner",
+    "SyncResult",
+    "open_partner",
+    "sync",
+]

@@ -19,12 +19,14 @@ from modelstore.registry.registry import Registry
 from modelstore.registry.search import ModelSearch
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Progress
-from modelstore.storage.transfer import fetch_object
+from modelstore.storage.transfer import Address
 
 __all__ = ["Filters", "Knowledge", "Objects", "Parcel", "Partner", "RegistryPartner", "open_partner"]
 
 PARCEL: Final = 2_000
 """Operations that are taken in together: one transaction, and what is lost of the work when a sync is cut off."""
+_PAGE: Final = 2_000
+"""Operations that are read from the journal at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ class Knowledge:
     def has(self, stamp: str) -> bool:
         """Tell whether that operation is surely there."""
         return stamp <= self.heads.get(stamp[16:], "") or stamp in self.strays
+
+    def with_parcel(self, parcel: Parcel) -> Knowledge:
+        """Return what there is when a parcel has arrived."""
+        heads = dict(self.heads)
+        for writer, stamp in parcel.heads.items():
+            heads[writer] = max(stamp, heads.get(writer, ""))
+        alone = (o.stamp for o in parcel.operations if o.stamp > heads.get(o.stamp[16:], ""))
+        return Knowledge(heads, self.strays.union(alone))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +123,11 @@ class Partner(Protocol):
         """
         ...
 
-    def address(self, need: Reference) -> str | None:
+    def address(self, need: Reference) -> Address | None:
         """Return where its bytes can be fetched; None when it has them not."""
         ...
 
-    def store(self, need: Reference, address: str, progress: Progress | None = None) -> int:
+    def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
         """Keep the bytes that are at an address which this process can read; returns how many.
 
         Raises:
@@ -156,6 +166,7 @@ class RegistryPartner:
     def knowledge(self) -> Knowledge:
         """Return what it has now, what was reported and not yet written included."""
         self.registry.flush_reports()
+        self.registry.refresh()
         with self.registry.database.snapshot():
             connection = self.registry.database.connection
             return Knowledge(read_heads(connection), frozenset(read_strays(connection)))
@@ -188,14 +199,18 @@ class RegistryPartner:
         yield Parcel(waiting, writers)
 
     def _newer(self, after: str, last: str, strays: frozenset[str], known: Knowledge) -> Iterator[Operation]:
-        connection = self.registry.database.connection
         alone = sorted(stamp for stamp in strays if not known.has(stamp) and not after < stamp <= last)
         for stamp in alone:
-            operation = ops.get(connection, stamp)
+            operation = ops.get(self.registry.database.connection, stamp)
             if operation is not None:
                 yield operation
-        if last:
-            yield from ops.between(connection, after, last)
+        while last:
+            # Page by page: nothing is open in the database while the receiver, perhaps far away, takes his time.
+            page = list(ops.between(self.registry.database.connection, after, last, limit=_PAGE))
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].stamp
 
     def take_in(self, parcel: Parcel) -> Ingested:
         """Take a parcel in, in one transaction."""
@@ -212,6 +227,7 @@ class RegistryPartner:
 
     def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
         """Return the bytes that it refers to, wants and has not."""
+        self.registry.refresh()
         objects, database = self.registry.weights.objects, self.registry.database
         chosen = {row[0] for row in database.all(_CHOSEN[which])} if which in _CHOSEN else None
         found = {
@@ -223,16 +239,16 @@ class RegistryPartner:
         }
         return list(found.values())
 
-    def address(self, need: Reference) -> str | None:
+    def address(self, need: Reference) -> Address | None:
         """Return the path of its file; None when it has none."""
         objects = self.registry.weights.objects
         path = objects.path(need.digest, need.name)
         found = path if path.exists() else objects.find(need.digest)
-        return None if found is None else str(found)
+        return None if found is None else Address(str(found))
 
-    def store(self, need: Reference, address: str, progress: Progress | None = None) -> int:
+    def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
         """Keep the bytes that are at an address; see `Partner`."""
-        return fetch_object(self.registry.weights.objects, address, need.digest, need.name, progress).size
+        return address.fetch(self.registry.weights.objects, need.digest, need.name, progress).size
 
     def close(self) -> None:
         """Close the registry if it was opened for this."""
@@ -249,7 +265,12 @@ def open_partner(uri: str) -> Partner:
     Raises:
         RegistryNotFoundError: There is none.
         InvalidRequestError: No registry can be at such a URI.
+        AccessDeniedError, StorageUnavailableError: A server refuses, or cannot be reached.
     """
+    if uris.scheme(uri) in ("http", "https"):
+        from modelstore.sync.http import HttpPartner
+
+        return HttpPartner(uri)
     try:
         return RegistryPartner(Registry(uri, create=False), owned=True)
     except RegistryNotFoundError as error:

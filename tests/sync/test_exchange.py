@@ -14,9 +14,11 @@ from modelstore.index.heads import read_heads, read_strays
 from modelstore.registry import Registry
 from modelstore.registry.conflicts import Conflicts
 from modelstore.registry.search import ModelSearch
-from modelstore.sync import RegistryPartner, SyncResult, open_partner, sync
+from modelstore.sync import Partner, RegistryPartner, SyncResult, open_partner, sync
+from modelstore.sync.http import HttpPartner
 from modelstore.testing import faults
 from modelstore.testing.reference import fold, read_index
+from modelstore.testing.servers import Servers
 
 
 @pytest.fixture
@@ -31,8 +33,42 @@ def bob(tmp_path: Path) -> Iterator[Registry]:
         yield registry
 
 
+@pytest.fixture(autouse=True, params=["folder", "server"])
+def road(request: pytest.FixtureRequest) -> Iterator[Road]:
+    """Everything holds whether the other side is a folder or a server on a real socket."""
+    if request.param == "server":
+        pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+    with Servers() as servers:
+        Road.current = Road(servers if request.param == "server" else None)
+        yield Road.current
+        Road.current.close()
+
+
+class Road:
+    """How the other side is reached."""
+
+    current: Road
+
+    def __init__(self, servers: Servers | None) -> None:
+        self.servers = servers
+        self._partners: list[HttpPartner] = []
+
+    def to(self, other: Registry) -> Partner:
+        if self.servers is None:
+            return RegistryPartner(other)
+        self._partners.append(HttpPartner(self.uri(other)))
+        return self._partners[-1]
+
+    def uri(self, other: Registry) -> str:
+        return other.uri if self.servers is None else self.servers.url(other.folder)
+
+    def close(self) -> None:
+        for partner in self._partners:
+            partner.close()
+
+
 def meet(one: Registry, other: Registry, **options: object) -> SyncResult:
-    return sync(one, RegistryPartner(other), **options)  # type: ignore[arg-type]
+    return sync(one, Road.current.to(other), **options)  # type: ignore[arg-type]
 
 
 def state(registry: Registry) -> object:
@@ -265,14 +301,15 @@ def test_a_transaction_arrives_as_a_whole(ann: Registry, bob: Registry, monkeypa
         for number in range(5):
             ann.models.create(name=f"m{number}")
     ann.models.create(name="alone")
-    partner = RegistryPartner(ann)
-    known = RegistryPartner(bob).knowledge()
+    partner = Road.current.to(ann)
+    known = Road.current.to(bob).knowledge()
 
     sizes = [len(parcel.operations) for parcel in partner.parcels(known, partner.knowledge())]
 
     assert sizes == [5, 1, 0]
 
 
+@pytest.mark.parametrize("road", ["folder"], indirect=True)
 @pytest.mark.parametrize("step", ["sync.exchange.1", "sync.exchange.2#2", "sync.exchange.3#2", "sync.exchange.4"])
 def test_an_exchange_that_is_killed_goes_on_where_it_was(
     ann: Registry, bob: Registry, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
@@ -299,12 +336,14 @@ def test_an_exchange_that_is_killed_goes_on_where_it_was(
     assert meet(bob, ann).nothing
 
 
+@pytest.mark.parametrize("road", ["folder"], indirect=True)
 def test_a_registry_is_not_synced_with_itself(ann: Registry) -> None:
     """It would do nothing, slowly; somebody has mistaken a path."""
     with pytest.raises(InvalidRequestError, match="itself"):
         meet(ann, ann)
 
 
+@pytest.mark.parametrize("road", ["folder"], indirect=True)
 def test_where_there_is_no_registry_none_is_made(ann: Registry, tmp_path: Path) -> None:
     """A wrong path must not look like an empty remote."""
     with pytest.raises(RegistryNotFoundError, match="init"):
@@ -329,7 +368,7 @@ def test_bytes_that_stayed_behind_come_when_they_are_asked_for(ann: Registry, bo
     with pytest.raises(BlobNotFoundError, match="remote add"):
         bob.weights.local_copy(bob.models.get(model))
     bob.remotes.add("away", str(tmp_path / "nowhere"))
-    bob.remotes.add("team", ann.uri)
+    bob.remotes.add("team", Road.current.uri(ann))
 
     assert bob.weights.local_copy(bob.models.get(model)).read_bytes() == b"one"
     assert [f for f in bob.check(deep=True) if f.severity == "error"] == []
@@ -342,7 +381,7 @@ def test_damaged_bytes_of_a_remote_are_not_taken_when_asked_for(ann: Registry, b
     meet(ann, bob, with_objects="none")
     path.chmod(0o644)
     path.write_bytes(b"eno")
-    bob.remotes.add("team", ann.uri)
+    bob.remotes.add("team", Road.current.uri(ann))
 
     with pytest.raises(BlobNotFoundError):
         bob.weights.local_copy(bob.models.get(model))

@@ -1,0 +1,234 @@
+"""A registry behind a modelstore server, as a side of an exchange."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from modelstore.errors import InvalidRequestError, NotFoundError, RegistryNotFoundError
+from modelstore.index.ingest import Ingested
+from modelstore.registry.references import Reference
+from modelstore.storage.fingerprints import Progress
+from modelstore.storage.retries import Patience
+from modelstore.storage.transfer import Address, download
+from modelstore.storage.uris import local_path
+from modelstore.sync.client import FAILURES, Client, lines_of
+from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel
+from modelstore.sync.wire import heads_line, knowledge_record, read_knowledge, read_parcels, read_reference
+
+__all__ = ["HttpPartner"]
+
+_PIECE_BYTES: Final = 8 << 20
+"""What is sent of a parcel at once, as far as its transactions allow."""
+_AT_ONCE_BYTES: Final = 4 << 20
+"""Objects up to this size go in one request; larger ones in one that can be continued."""
+_SILENCE_S: Final = 60.0
+_HASHED_PER_S: Final = 50 << 20
+"""A server that continues an upload reads what it has; slower than this it is given up."""
+
+
+class HttpPartner:
+    """A registry behind a server; the token comes from the environment or the file of tokens.
+
+    Args:
+        url: The server's address.
+
+    Raises:
+        RegistryNotFoundError: No modelstore server answers there.
+        AccessDeniedError: It wants another token.
+        StorageUnavailableError: It cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = Client(url)
+        try:
+            info = self._client.get("/v1/registry")
+            self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
+        except NotFoundError as error:
+            self.close()
+            raise RegistryNotFoundError(error.message, error.hint) from error
+        except (KeyError, TypeError, ValueError) as error:
+            self.close()
+            raise RegistryNotFoundError(
+                f"What answers at {self.uri} is no modelstore server", "Check the address."
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def id(self) -> str:
+        """The registry's id."""
+        return self._id
+
+    @property
+    def uri(self) -> str:
+        """The server's address."""
+        return self._client.url
+
+    def knowledge(self) -> Knowledge:
+        """Return what it has now."""
+        return read_knowledge(self._client.get("/v1/journal/heads"))
+
+    def parcels(self, known: Knowledge, upto: Knowledge) -> Iterator[Parcel]:
+        """Yield what the other side has not; a line that is cut off is taken up again behind what has arrived."""
+        patience = Patience()
+        while True:
+            try:
+                for parcel in self._stream(known, upto):
+                    patience.progressed()
+                    known = known.with_parcel(parcel)
+                    yield parcel
+                return
+            except FAILURES as error:
+                self._client.wait(error, patience)
+
+    def _stream(self, known: Knowledge, upto: Knowledge) -> Iterator[Parcel]:
+        question = {"known": knowledge_record(known), "upto": knowledge_record(upto)}
+        body = json.dumps(question, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json"}
+        with self._client.request("POST", "/v1/journal/pull", headers, body) as response:
+            yield from read_parcels(lines_of(response))
+
+    def take_in(self, parcel: Parcel) -> Ingested:
+        """Take a parcel in; a large one in pieces that end where transactions do, the heads with the last."""
+        new = known = 0
+        entities: set[str] = set()
+        for count, body in _bodies(parcel, min(_PIECE_BYTES, self._body_bytes * 3 // 4)):
+            if len(body) > self._body_bytes:
+                raise InvalidRequestError(
+                    f"A transaction of {count} changes has {len(body)} bytes, and {self.uri} takes"
+                    f" {self._body_bytes} at once",
+                    "Let the server take more: modelstore serve --max-body.",
+                )
+            done = self._client.post("/v1/journal/push", body=body, kind="application/x-ndjson")
+            new, known = new + int(done["new"]), known + int(done["known"])
+            entities.update(done["entities"])
+        return Ingested(new, known, frozenset(entities))
+
+    def select(self, filters: Filters) -> set[str]:
+        """Return the ids of the models that match, and of what is around them."""
+        return set(self._client.post("/v1/select", {"filters": dict(filters)})["entities"])
+
+    def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
+        """Return the bytes that it refers to, wants and has not."""
+        question = {"which": which, "entities": None if entities is None else sorted(entities)}
+        return [read_reference(one) for one in self._client.post("/v1/objects/missing", question)["objects"]]
+
+    def address(self, need: Reference) -> Address | None:
+        """Return the URL of its bytes, and the token to read them with; None when the server has them not."""
+        path = f"/v1/objects/{need.digest}/{quote(need.name, safe='')}"
+        try:
+            self._client.tried(lambda: self._client.request("HEAD", path).close())
+        except NotFoundError:
+            return None
+        return Address(self.uri + path, {"headers": dict(self._client.headers)})
+
+    def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
+        """Send the bytes that are at an address."""
+        path = local_path(address.uri)
+        if path is not None:
+            return self._send(need, path, progress)
+        with tempfile.TemporaryDirectory(prefix="modelstore-") as folder:
+            target = Path(folder, "object")
+            download(address.uri, target, storage_options=address.options)
+            return self._send(need, target, progress)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._client.close()
+
+    # -- sending bytes -------------------------------------------------------------------------------------------------
+
+    def _send(self, need: Reference, path: Path, progress: Progress | None) -> int:
+        size = path.stat().st_size
+        if size <= _AT_ONCE_BYTES:
+            data = path.read_bytes()
+            url = f"/v1/objects/{need.digest}/{quote(need.name, safe='')}"
+            kind = {"Content-Type": "application/octet-stream"}
+            self._client.tried(lambda: self._client.request("PUT", url, kind, data).close())
+            return size
+        patience = Patience()
+        web = self._client.connection(_SILENCE_S + size / _HASHED_PER_S)
+        try:
+            while True:
+                try:
+                    self._continue(need, path, size, progress, patience, web)
+                    return size
+                except FAILURES as error:
+                    self._client.wait(error, patience)
+        finally:
+            web.close()
+
+    def _continue(
+        self, need: Reference, path: Path, size: int, progress: Progress | None, patience: Patience, web: Any
+    ) -> None:
+        """Send what the server has not yet got of an object."""
+        upload = self._client.post("/v1/uploads", {"digest": need.digest, "name": need.name, "size": size})
+        if upload["complete"]:
+            return
+        offset = int(upload["offset"])
+
+        def noted(done: int, total: int | None) -> None:
+            patience.progressed()
+            if progress is not None:
+                progress(done, total)
+
+        headers = {
+            "Upload-Offset": str(offset),
+            "Content-Length": str(size - offset),
+            "Content-Type": "application/offset+octet-stream",
+        }
+        with path.open("rb") as file:
+            rest = _Rest(file, offset, size, noted)
+            self._client.request("PATCH", f"/v1/uploads/{upload['id']}", headers, rest, web=web).close()
+
+
+class _Rest:
+    """The end of a file, as a body that can be sent again from its beginning."""
+
+    def __init__(self, file: Any, offset: int, size: int, progress: Progress) -> None:
+        self._file, self._offset, self._size, self._progress = file, offset, size, progress
+        file.seek(offset)
+
+    def read(self, count: int) -> bytes:
+        position = self._file.tell()
+        self._progress(position, self._size)
+        data: bytes = self._file.read(min(count, self._size - position))
+        return data
+
+    def seek(self, position: int) -> None:
+        self._file.seek(self._offset + position, os.SEEK_SET)
+
+
+def _bodies(parcel: Parcel, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield a parcel in pieces of so many bytes, which end where its transactions do, and how many operations each has.
+
+    Only the last says something about heads: until it has arrived, the receiver may not believe that he has all.
+    """
+    ready: list[bytes] = []
+    size = 0
+    transaction: list[bytes] = []
+    unfinished: dict[str, int] = {}
+    for operation in parcel.operations:
+        transaction.append(operation.to_json().encode() + b"\n")
+        if operation.batch is not None:
+            left = unfinished.get(operation.batch, operation.batch_size) - 1
+            unfinished[operation.batch] = left
+            if left <= 0:
+                del unfinished[operation.batch]
+        if not unfinished:
+            length = sum(map(len, transaction))
+            if ready and size + length > limit:
+                yield len(ready), b"".join(ready)
+                ready, size = [], 0
+            ready += transaction
+            size += length
+            transaction = []
+    ready += transaction  # begun elsewhere, and not complete here either
+    yield len(ready), b"".join(ready) + heads_line(parcel.heads).encode()

@@ -1,0 +1,202 @@
+"""What a server takes in: nobody writes another's operations, nobody rewrites what is there, and no garbage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modelstore import ids
+from modelstore.index.heads import read_heads
+from modelstore.records.operations import Operation
+from modelstore.registry import Registry
+from modelstore.server import Tokens
+from modelstore.testing.reference import fold, read_index
+from tests.server.conftest import Client
+
+_WRITER = "a" * 16
+_COUNTER = count()
+
+
+def made(actor: str, *, writer: str = _WRITER, ms: int | None = None, **changes: Any) -> Operation:
+    stamp = ids.make_stamp(ids.now_ms(), next(_COUNTER), writer) if ms is None else ids.make_stamp(ms, 0, writer)
+    return Operation(stamp, "model", ids.new_id(), "create", {"name": "m", **changes}, actor=actor)
+
+
+@pytest.fixture
+def ann(team: Registry, people: dict[str, Client]) -> Client:
+    return Client(people["read"].url, Tokens(team).create("ann", "write"))
+
+
+@pytest.fixture
+def bob(team: Registry, people: dict[str, Client]) -> Client:
+    return Client(people["read"].url, Tokens(team).create("bob", "write", ("train-*",)))
+
+
+def test_a_token_brings_operations_of_its_own_actors_alone(
+    team: Registry, ann: Client, bob: Client, people: dict[str, Client]
+) -> None:
+    """Ann's name is on what Ann did. An admin passes on anybody's."""
+    assert ann.push(made("ann@laptop")).json["new"] == 1
+    assert bob.push(made("train-7", writer="b" * 16)).json["new"] == 1
+
+    refused = ann.push(made("bob@desk"), made("ann@laptop"))
+
+    assert refused.status == 403
+    assert "bob@desk" in refused.json["error"]["message"]
+    assert len(list(team.operations())) == 2
+    assert people["admin"].push(made("bob@desk", writer="c" * 16)).json["new"] == 1
+
+
+def test_a_writer_belongs_to_the_first_token_that_wrote_with_it(
+    team: Registry, ann: Client, bob: Client, people: dict[str, Client]
+) -> None:
+    """Bob cannot put operations of his into Ann's sequence, nor Ann's writer into his hands by being quick."""
+    first = made("ann@laptop")
+    assert ann.push(first, heads={_WRITER: first.stamp}).status == 200
+
+    assert bob.push(made("bob@desk")).status == 403
+    relayed = made("ann@laptop", writer="d" * 16)
+    assert people["admin"].push(relayed, heads={"d" * 16: relayed.stamp}).status == 200
+    assert bob.push(made("bob@desk", writer="d" * 16)).status == 403
+    assert ann.push(made("ann@laptop", writer="d" * 16)).status == 200
+    own = team.models.create(name="here")
+    stamp = next(o.stamp for _, o in team.operations() if o.entity == own.id)
+    assert bob.push(made("bob@desk", writer=stamp[16:])).status == 403
+
+
+def test_what_was_written_is_never_changed(team: Registry, ann: Client, people: dict[str, Client]) -> None:
+    """Known operations are passed over in silence when they are what they were, by whoever brings them."""
+    first = made("ann@laptop")
+    ann.push(first)
+
+    assert people["write"].push(first).json == {"new": 0, "known": 1, "entities": []}
+    for other in (replace(first, changes={"name": "other"}), replace(first, actor="bob")):
+        for who in (ann, people["admin"]):
+            assert who.push(other).status == 409
+    assert ann.push(made("ann", ms=5), made("ann", ms=5)).status == 409
+    assert [o for _, o in team.operations()] == [first]
+
+
+def test_nobody_hides_what_another_has_yet_to_send(team: Registry, ann: Client, people: dict[str, Client]) -> None:
+    """A head says that all before it is here: only whom the writer belongs to may say so, of what has arrived."""
+    mine, far = made("ann@laptop"), ids.make_stamp(2**46, 0, "b" * 16)
+
+    assert ann.push(mine, heads={_WRITER: mine.stamp, "b" * 16: far}).status == 200
+    assert read_heads(team.database.connection) == {_WRITER: mine.stamp}
+    assert people["admin"].push(heads={"b" * 16: far}).status == 422
+    assert ann.push(heads={_WRITER: ids.make_stamp(2**46, 0, _WRITER)}).status == 422
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"uri": "modelstore://sha256/../../etc/passwd"}, "object"),
+        ({"uri": f"modelstore://sha256/{'0' * 64}/..%2F..%2Fetc%2Fpasswd"}, "object"),
+        ({"uri": f"modelstore://sha256/{'0' * 64}/.."}, "object"),
+        ({"digest": "sha256:../../x"}, "digest"),
+        ({"digest": "md5:" + "0" * 32}, "digest"),
+        ({"unheard_of": 1}, "unknown key"),
+        ({"size": 2**70}, "64 bits"),
+    ],
+)
+def test_what_no_registry_would_write_is_refused(
+    team: Registry, people: dict[str, Client], changes: dict[str, Any], word: str
+) -> None:
+    """Whoever brings it: an admin passes on operations, not garbage."""
+    answer = people["admin"].push(made("a", **changes), made("a"))
+
+    assert (answer.status, word in answer.json["error"]["message"]) == (422, True)
+    assert list(team.operations()) == []
+
+
+def test_an_operation_from_the_future_is_refused(people: dict[str, Client]) -> None:
+    """It would win over everything for years, and drag everybody's clock along; a skewed clock is no matter."""
+    assert people["admin"].push(made("a", ms=ids.now_ms() + 3_600_000)).status == 200
+    assert people["admin"].push(made("a", ms=ids.now_ms() + 90_000_000)).status == 422
+    assert people["admin"].push(made("a", ms=2**48 - 1)).status == 422
+
+
+def test_a_transaction_cannot_be_joined_from_outside(ann: Client) -> None:
+    """It would be undone with it, and shown as its part."""
+    foreign = ids.make_stamp(5, 0, "b" * 16)
+
+    assert ann.push(replace(made("ann"), batch=foreign, batch_size=2)).status == 403
+
+
+def test_a_parcel_is_taken_in_as_a_whole_or_not_at_all(team: Registry, ann: Client) -> None:
+    """The last line is bad: nothing of the others is there."""
+    for bad in ("{", "null", "[]", '{"stamp":1}', "\x00", '{"heads":[]}', '{"error":1}'):
+        assert ann.push(made("ann"), bad).status in (422, 503), bad
+    assert list(team.operations()) == []
+    too_large = ann.push(*[made("ann", comment="x" * 1000, ms=n + 5) for n in range(1500)])
+    assert (too_large.status, "--max-body" in too_large.json["error"]["hint"]) == (413, True)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_STAMPS = st.sampled_from(["", "x", "0" * 32, "f" * 32, ids.make_stamp(9, 0, _WRITER), ids.make_stamp(8, 1, "b" * 16)])
+_KEYS = st.sampled_from(
+    ["name", "project", "uri", "digest", "size", "deleted", "tag:a", "tag:", "meta:k", "labels", "config", "scalars",
+     "plot", "link:input:x", "resolved:name:", "status", "description"]
+) | st.text(max_size=6)  # fmt: skip
+
+
+@given(
+    record=st.fixed_dictionaries(
+        {
+            "stamp": _STAMPS | _JSON,
+            "kind": st.sampled_from(["model", "task", "project", "user"]) | _JSON,
+            "entity": st.sampled_from(["0" * 32, "1" * 32, "../x"]) | _JSON,
+            "action": st.sampled_from(["create", "edit", "publish", "delete", "restore", "report", "drop"]) | _JSON,
+            "changes": st.dictionaries(_KEYS, _JSON, max_size=3) | _JSON,
+            "actor": st.sampled_from(["write@x", "other", ""]) | _JSON,
+        },
+        optional={
+            "parents": st.dictionaries(_KEYS, _STAMPS, max_size=2) | _JSON,
+            "batch": st.tuples(_STAMPS, st.integers(-1, 3)) | _JSON,
+        },
+    ),
+    heads=st.dictionaries(st.sampled_from([_WRITER, "b" * 16, "x"]), _STAMPS, max_size=2),
+    who=st.sampled_from(["write", "admin"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_operation_whatever_breaks_the_server_or_the_registry(
+    team: Registry, people: dict[str, Client], record: dict[str, Any], heads: dict[str, str], who: str
+) -> None:
+    """Refused with a reason, or taken in; then it is in the fold, and can be sent on and shown."""
+    answer = people[who].push(json.dumps(record), heads=heads)
+
+    assert answer.status in (200, 400, 403, 409, 422), answer.body
+    if answer.status == 200:
+        assert people["read"]("GET", "/v1/journal/heads").status == 200
+        pulled = people["read"]("POST", "/v1/journal/pull", {"known": {"heads": {}, "strays": []}})
+        assert pulled.body.endswith(b'{"end":true}\n')
+        assert people["read"]("POST", "/v1/models/search", {"include_archived": True}).status == 200
+        assert people["read"]("POST", "/v1/objects/missing", {}).status == 200
+        assert people["read"]("GET", "/v1/conflicts").status == 200
+        assert read_index(team.database.connection) == fold(o for _, o in team.operations())
+
+
+def test_a_registry_that_took_in_garbage_can_still_be_checked(
+    team: Registry, people: dict[str, Client], tmp_path: Path
+) -> None:
+    """Names that mean something to file systems and terminals are only names."""
+    people["admin"].push(
+        made("\x1b[31mred", name="../../etc/passwd", project="/../..", comment="<script>"),
+        made("a@\n", name="\x00", ms=6, config={"text": "x"}),
+    )
+
+    assert [f for f in team.check(deep=True) if f.severity == "error"] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        {"team", "cache"} & {p.name for p in tmp_path.iterdir()}
+    )
