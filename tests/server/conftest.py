@@ -12,9 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
-pytest.importorskip("msgspec", reason="the extra `server` is not installed")
-
 from modelstore.registry import Registry
 from modelstore.server import Settings, Tokens
 from modelstore.testing.servers import server_thread

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -12,6 +12,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
 from modelstore.registry import Registry
 from tests.server.conftest import Client
 

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
 from modelstore.errors import AccessDeniedError, InvalidRequestError, NotFoundError, RegistryNotFoundError
 from modelstore.registry import Registry
 from modelstore.server import Settings, Tokens

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
 from modelstore.registry import Registry
 from modelstore.server import Tokens
 from modelstore.testing.reference import fold, read_index

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
 from modelstore.errors import (
     AccessDeniedError,
     InvalidRequestError,
