@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ from modelstore.ids import new_writer
 from modelstore.index import ops
 from modelstore.index.database import Database
 from modelstore.index.exclusive import exclusive
+from modelstore.index.heads import read_heads
 from modelstore.index.private import forget_host
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import mounts
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["convert"]
 
-_TOGETHER: Final = 5_000
+_TOGETHER: Final = 50_000
+"""Operations that are held in memory; each time, the stream of each of their writers is flushed."""
 
 
 def convert(folder: str | os.PathLike[str] | None, kind: Kind) -> bool:
@@ -83,7 +85,7 @@ def _to_shared(path: Path, form: Form) -> bool:
         if form.kind != "shared":
             _refuse_uploads(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
             shutil.rmtree(making, ignore_errors=True)
-            _write_journal(making, ops.read(connection))
+            _write_journal(making, ops.read(connection), read_heads(connection))
             sys.audit("modelstore.step", "converting.shared.2")
             shutil.rmtree(path / "journal", ignore_errors=True)  # of a conversion that died here
             (making / "journal").rename(path / "journal")
@@ -106,13 +108,24 @@ def _refuse_uploads(count: int) -> None:
         )
 
 
-def _write_journal(folder: Path, operations: Iterator[tuple[int, Operation]]) -> None:
+def _write_journal(folder: Path, operations: Iterator[tuple[int, Operation]], heads: Mapping[str, str]) -> None:
+    """Write a stream for each writer of whom all is here up to some stamp, and one for what is beyond these.
+
+    So every host that takes them in knows as much of each writer as this registry does, and a sync need not compare
+    operation by operation.
+    """
     home = FolderHome(folder)
     home.create()
-    stream, tip = f"{new_writer()}-0000", 0
-    lines = (operation.to_json().encode() for _, operation in operations)
-    while batch := list(islice(lines, _TOGETHER)):
-        tip = home.append(stream, tip, batch)
+    rest = new_writer()
+    tips: dict[str, int] = {}
+    while batch := [operation for _, operation in islice(operations, _TOGETHER)]:
+        lines: dict[str, list[bytes]] = {}
+        for operation in batch:
+            writer = operation.stamp[16:]
+            whose = writer if operation.stamp <= heads.get(writer, "") else rest
+            lines.setdefault(f"{whose}-0000", []).append(operation.to_json().encode())
+        for stream, some in lines.items():
+            tips[stream] = home.append(stream, tips.get(stream, 0), some)
 
 
 # -- to local ----------------------------------------------------------------------------------------------------------

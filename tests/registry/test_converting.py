@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelstore.errors import InvalidRequestError, RegistryBusyError, RegistryNotFoundError, StorageError
+from modelstore.index.heads import read_heads, read_strays
 from modelstore.records.operations import Operation
 from modelstore.registry import Registry
 from modelstore.registry.converting import convert
@@ -61,6 +62,34 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert convert(tmp_path / "registry", "local")
     assert not convert(tmp_path / "registry", "local")
     check(tmp_path / "registry", "local", expected)
+
+
+def test_what_is_known_of_each_writer_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every host, there and back: a sync compares heads, and what came by itself goes on counting as such."""
+    folder = tmp_path / "registry"
+    with Registry(tmp_path / "laptop") as laptop, Registry(tmp_path / "other") as other, Registry(folder) as registry:
+        laptop.models.create(name="laptop's", project="vision")
+        other.models.create(name="not wanted", project="speech")
+        other.models.create(name="wanted", project="vision")
+        registry.models.create(name="own")
+        registry.sync(tmp_path / "other", only={"project": "vision"})
+        registry.sync(tmp_path / "laptop")
+        before = read_heads(registry.database.connection), read_strays(registry.database.connection)
+        assert len(before[1]) == 1
+
+    for number, kind in enumerate(("shared", "local", "shared")):
+        assert convert(folder, kind)  # type: ignore[arg-type]
+        monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / f"host-{number}"))
+        with Registry(folder) as registry, Registry(tmp_path / "laptop") as laptop:
+            registry.refresh()
+            assert (read_heads(registry.database.connection), read_strays(registry.database.connection)) == before
+            assert laptop.sync(folder, dry_run=True).received.operations == 0
+            assert laptop.sync(folder, dry_run=True).sent.operations == 0
+
+    with Registry(folder) as registry:
+        registry.models.create(name="afterwards")
+        result = registry.sync(tmp_path / "other")
+    assert (result.received.operations, result.sent.operations) == (1, 3)
 
 
 def test_nobody_may_have_it_open(tmp_path: Path) -> None:
