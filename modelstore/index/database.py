@@ -39,7 +39,13 @@ if TYPE_CHECKING:
 
 
 class Journal(Protocol):
-    """Where operations are kept that are not kept in the database alone."""
+    """Where operations are kept that are not kept in the database alone.
+
+    Attributes:
+        written: Whether this process has put something there.
+    """
+
+    written: bool
 
     def take_in(self) -> None:
         """Bring the database up to date."""

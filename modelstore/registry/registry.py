@@ -443,7 +443,8 @@ class Registry(Lookback, Upkeep):
                     self._parts[part].close()
             if "views" in self._parts:
                 self._parts["views"].close()
-            if self.home is not None:
+            journal = self.database.journal
+            if self.home is not None and journal is not None and journal.written:  # who only reads may have no right to
                 self._tidy()
         finally:
             self.home = None

@@ -45,6 +45,9 @@ class SharedJournal:
         database: The private index.
         writer: Returns the id of this index's writer; called inside write transactions.
         offline: Read what is known here and do not ask the home; writing is an error then.
+
+    Attributes:
+        written: Whether this process has put something there.
     """
 
     def __init__(self, home: Home, database: Database, writer: Callable[[], str], *, offline: bool) -> None:
@@ -53,6 +56,7 @@ class SharedJournal:
         self._writer = writer
         self._offline = offline
         self._seen: Mapping[str, int] | None = None
+        self.written = False
 
     # -- coming in -------------------------------------------------------------------------------------------------
 
@@ -155,6 +159,7 @@ class SharedJournal:
                 raise
         else:
             raise StorageError("The journal accepts no stream of this host", "Try again.")
+        self.written = True
         sys.audit("modelstore.step", "shared.write.2")
         connection.execute("INSERT OR REPLACE INTO streams VALUES (?,?)", (stream, end))
         sys.audit("modelstore.step", "shared.write.3")

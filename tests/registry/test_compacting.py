@@ -12,6 +12,7 @@ from modelstore.index.schema import SCHEMA_VERSION
 from modelstore.journal import folder as folder_module
 from modelstore.registry import Registry, compacting
 from modelstore.testing.reference import fold, read_index
+from tests.permissions import obeying_permissions
 
 
 class Hosts:
@@ -134,5 +135,31 @@ def test_closing_compacts_when_it_is_worth_it(host: Hosts, monkeypatch: pytest.M
     ann.close()
     assert os.listdir(host.folder / "checkpoints") == []
     monkeypatch.setattr(compacting, "_MANY_OPERATIONS", 1)
-    host("ann").close()
+    ann = host("ann")
+    ann.models.create(name="two")
+    ann.close()
     assert len(os.listdir(host.folder / "checkpoints")) == 1
+
+
+def test_who_only_reads_leaves_compacting_to_others(
+    host: Hosts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He may have no right to it, and would be told so at each close."""
+    ann = host("ann")
+    ann.models.create(name="one")
+    monkeypatch.setattr(compacting, "_MANY_OPERATIONS", 1)
+
+    def read() -> None:
+        reader = host("reader")
+        assert names(reader) == ["one"]
+        reader.close()
+        assert caplog.records == []
+
+    (host.folder / "checkpoints").chmod(0o555)
+    (host.folder / "journal").chmod(0o555)
+    try:
+        obeying_permissions(read)
+    finally:
+        (host.folder / "checkpoints").chmod(0o755)
+        (host.folder / "journal").chmod(0o755)
+    assert os.listdir(host.folder / "checkpoints") == []
