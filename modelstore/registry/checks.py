@@ -17,6 +17,7 @@ from modelstore.index.contents import check_copies, read_index
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest
 from modelstore.records.operations import check_operation
+from modelstore.registry.past import left_behind
 from modelstore.registry.references import Reference, is_used, references, used
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import hash_file
@@ -335,6 +336,14 @@ def leftovers(registry: Registry) -> Iterator[Finding]:
             f"{len(left)} unfinished copies are left, the first {left[0][0]}",
             "A process was killed while it stored a file; no model refers to them.",
             "`modelstore gc` deletes them.",
+        )
+    looks = list(left_behind(registry))
+    if looks:
+        yield Finding(
+            "note",
+            f"{len(looks)} temporary folders are left, the first {looks[0][0]}",
+            "A process was killed while it looked at what was.",
+            "`modelstore gc` deletes them, and so does the next look.",
         )
 
 

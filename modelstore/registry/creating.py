@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from modelstore.errors import InvalidRequestError, ModelNotFoundError
+from modelstore.errors import InvalidRequestError, ModelNotFoundError, NotFoundError, TaskNotFoundError
 from modelstore.ids import is_id, new_id
 from modelstore.journal import Draft
 from modelstore.registry import rules
@@ -16,7 +17,7 @@ from modelstore.registry import rules
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["BATCH_SIZE", "checked_id", "create_many", "creation_drafts", "refuse_known"]
+__all__ = ["BATCH_SIZE", "checked_id", "create_many", "creation_drafts", "refuse_known", "refuse_unknown_tasks"]
 
 BATCH_SIZE: Final = 10_000
 """Models that are registered in one transaction; they, and their rows, are held in memory meanwhile."""
@@ -39,6 +40,9 @@ def create_many(registry: Registry, models: Iterable[Mapping[str, Any]], batch_s
         links = [link for drafts in made for link in drafts[1:]]
         with registry.transaction() if links else registry.database.write():
             refuse_known(registry, [drafts[0].entity for drafts in made])
+            for number, drafts in enumerate(made, done + 1) if links else ():
+                with _numbered_errors(number):
+                    refuse_unknown_tasks(registry, drafts[1:])
             registry.commit([drafts[0] for drafts in made])
             for link in links:
                 registry.commit([link])  # one by one: the next may replace what this one writes
@@ -49,9 +53,16 @@ def create_many(registry: Registry, models: Iterable[Mapping[str, Any]], batch_s
 def _numbered(registry: Registry, number: int, model: Mapping[str, Any]) -> list[Draft]:
     if not isinstance(model, Mapping):
         raise InvalidRequestError(f"Model number {number} is no dictionary but a {type(model).__name__}")
-    try:
+    with _numbered_errors(number):
         return creation_drafts(registry, **model)
-    except (InvalidRequestError, ModelNotFoundError, TypeError, ValueError) as error:
+
+
+@contextmanager
+def _numbered_errors(number: int) -> Iterator[None]:
+    """Say of which model an error is."""
+    try:
+        yield
+    except (InvalidRequestError, NotFoundError, TypeError, ValueError) as error:
         raise InvalidRequestError(
             f"Model number {number} cannot be registered: {error}", "Batches before its own are registered."
         ) from error
@@ -85,9 +96,30 @@ def creation_drafts(
         changes[f"meta:{rules.check_metadata_key(key)}"] = rules.metadata_pair(key, value, None)
     drafts = [Draft("model", model_id, "create", changes)]
     for task, direction, link in links:
+        if direction not in ("input", "output"):
+            raise InvalidRequestError(f"A link is an 'input' or an 'output', not {direction!r:.80}")
         change = {f"link:{direction}:{rules.check_name('link name', link)}": model_id}
         drafts.append(Draft("task", task, "edit", change))
     return drafts
+
+
+def refuse_unknown_tasks(registry: Registry, links: Sequence[Draft]) -> None:
+    """See, inside the transaction that links them, that these tasks were created; a removed one will do.
+
+    What comes from elsewhere may come in any order, and is not held to this.
+
+    Raises:
+        TaskNotFoundError: One was not.
+    """
+    if not links:
+        return
+    rows = registry.database.all(
+        "SELECT wanted.value FROM json_each(?) AS wanted LEFT JOIN tasks AS t ON t.id = wanted.value"
+        " WHERE t.created_op IS NULL LIMIT 1",
+        (json.dumps([draft.entity for draft in links]),),
+    )
+    if rows:
+        raise TaskNotFoundError(f"There is no task {rows[0][0]!r:.80} in {registry.folder}", "Create it first.")
 
 
 def refuse_known(registry: Registry, ids: Sequence[str]) -> None:

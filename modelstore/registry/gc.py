@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError
 from modelstore.registry.checks import GRACE_S, unfinished
+from modelstore.registry.past import left_behind, remove_left_behind
 from modelstore.registry.references import former, is_used, used
 from modelstore.storage.failures import translated
 from modelstore.storage.objects import StoredObject
@@ -41,10 +42,11 @@ class Garbage:
     """Something that was, or would be, deleted.
 
     Attributes:
-        what: ``sha256:hex`` of an object, or the path of an unfinished copy inside the registry.
+        what: ``sha256:hex`` of an object, the path of an unfinished copy inside the registry, or that of a temporary
+            folder.
         size: In bytes.
         why: "orphan": no model ever had it; "former": its model was removed or has newer weights, long ago;
-            "unfinished": a process was killed while it stored it.
+            "unfinished": a process was killed while it stored it, or while it looked at what was.
     """
 
     what: str
@@ -100,14 +102,17 @@ def collect(
     sorted_out = _Sorted(registry, now - grace_s, (now - keep_former_s) * 1000)
     candidates = list(sorted_out)
     left = list(unfinished(registry, now - max(grace_s, _WORKING_S)))
+    looks = list(left_behind(registry))
     if not dry_run:
         candidates = list(_removed(registry, candidates, now - grace_s))
         for path, _ in left:
             with translated(path, writing=True):
                 path.unlink(missing_ok=True)
+        remove_left_behind(registry)
     garbage = [
         *candidates,
         *(Garbage(str(path.relative_to(registry.folder)), size, "unfinished") for path, size in left),
+        *(Garbage(str(path), size, "unfinished") for path, size in looks),
     ]
     freed = sum(one.size for one in garbage)
     return Collection(tuple(garbage), freed, sorted_out.former, sorted_out.young, dry_run)

@@ -25,7 +25,14 @@ from modelstore.records.entities import HistoryEntry, Link, ModelRecord
 from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS
 from modelstore.records.values import decode
 from modelstore.registry import rules
-from modelstore.registry.creating import BATCH_SIZE, checked_id, create_many, creation_drafts, refuse_known
+from modelstore.registry.creating import (
+    BATCH_SIZE,
+    checked_id,
+    create_many,
+    creation_drafts,
+    refuse_known,
+    refuse_unknown_tasks,
+)
 from modelstore.registry.history import entries_of
 from modelstore.storage import uris
 
@@ -153,6 +160,7 @@ class Models:
 
         Raises:
             InvalidRequestError: A value is not acceptable, or the id is taken; nothing was changed.
+            TaskNotFoundError: A link is of a task that was never created; nothing was changed.
         """
         drafts = creation_drafts(
             self._registry, model_id=model_id, name=name, tags=tags, system_tags=system_tags, metadata=metadata,
@@ -161,6 +169,7 @@ class Models:
         with self._database.write():
             if model_id is not None:
                 refuse_known(self._registry, [drafts[0].entity])
+            refuse_unknown_tasks(self._registry, drafts[1:])
             self._registry.commit(drafts)
             return self.get(drafts[0].entity)
 
@@ -451,6 +460,8 @@ class Models:
                 checked[field] = self._registry.weights.logical(value)
             elif field in ("size", "iteration"):
                 checked[field] = rules.check_integer(field, value)
+                if field == "size" and checked[field] < 0:
+                    raise InvalidRequestError(f"A size is a number of bytes, not {checked[field]}")
             elif field == "package":
                 checked[field] = bool(value)
             elif field == "config":

@@ -6,13 +6,17 @@ operation, once for each moment asked for. Bytes are those of the registry: what
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final
 from weakref import finalize
 
+from modelstore.cache.owners import is_alive, parse_owner, this_process
 from modelstore.index import ops
 from modelstore.index.database import Database
 from modelstore.index.ingest import ingest
@@ -21,10 +25,13 @@ from modelstore.registry.moments import Moment, last_stamp_of
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
-__all__ = ["Views"]
+__all__ = ["Views", "left_behind", "remove_left_behind"]
 
 _KEPT: Final = 4
 _TOGETHER: Final = 10_000
+_PREFIX: Final = "modelstore-past-"
+_MARK: Final = 12
+"""So many digits of the registry's id are in the name of a folder."""
 
 
 class Views:
@@ -35,6 +42,7 @@ class Views:
     """
 
     def __init__(self, registry: Registry) -> None:
+        remove_left_behind()
         self._registry = registry
         self._recent: dict[tuple[str, int], Registry] = {}
         self._ends: list[finalize[..., Registry]] = []
@@ -56,7 +64,7 @@ class Views:
         return found
 
     def _fold(self, stamp: str) -> Registry:
-        folder = Path(tempfile.mkdtemp(prefix="modelstore-past-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{self._registry.id[:_MARK]}-{this_process().token}-"))
         try:
             database = Database(folder / "registry.db", folder / "backups", durable=False)
             connection = self._registry.database.connection
@@ -71,7 +79,7 @@ class Views:
             raise
         view = self._registry.seen_through(database)
         self._ends = [end for end in self._ends if end.alive]
-        self._ends.append(finalize(view, _discard, database, folder))
+        self._ends.append(finalize(view, _discard, database, folder, os.getpid()))
         return view
 
     def close(self) -> None:
@@ -81,6 +89,32 @@ class Views:
             end()
 
 
-def _discard(database: Database, folder: Path) -> None:
+def _discard(database: Database, folder: Path, pid: int) -> None:
+    if pid != os.getpid():
+        return  # a forked child ends; its parent goes on looking
     database.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_behind(registry: Registry | None = None) -> Iterator[tuple[Path, int]]:
+    """Yield the folders, with their sizes, of moments that this user's processes looked at until they were killed.
+
+    Args:
+        registry: Only of this one; None for all.
+    """
+    mark = "" if registry is None else f"{registry.id[:_MARK]}-"
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{mark}*"):
+        owner = parse_owner(path.name.removeprefix(_PREFIX)[_MARK + 1 :].rpartition("-")[0])
+        try:
+            status = path.lstat()
+            mine = S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if mine and owner is not None and is_alive(owner) is False:
+                yield path, sum(file.lstat().st_size for file in path.rglob("*"))
+        except FileNotFoundError:
+            continue  # somebody else removes it
+
+
+def remove_left_behind(registry: Registry | None = None) -> None:
+    """Remove what `left_behind` finds."""
+    for path, _ in left_behind(registry):
+        shutil.rmtree(path, ignore_errors=True)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelstore.errors import InvalidRequestError
-from modelstore.ids import new_id
+from modelstore.errors import InvalidRequestError, TaskNotFoundError
+from modelstore.ids import make_stamp, new_id, new_writer
 from modelstore.index.contents import check_copies, read_index
 from modelstore.journal import Draft
+from modelstore.records.operations import Operation
 from modelstore.registry.registry import Registry
 from modelstore.testing.strategies import META_KEYS, PROJECTS, odd_text, tags
 from tests.effort import share
@@ -271,3 +272,36 @@ def test_an_id_is_given_once(tmp_path: Path, given_ids: list[str]) -> None:
 
         assert [row[0] for row in registry.database.all("SELECT name FROM models")] == ["first"]
         assert registry.models.get(first.id) == first
+
+
+def test_links_to_unknown_tasks_and_negative_sizes_are_refused(tmp_path: Path) -> None:
+    """Before anything is written; one at a time or many, and of which model it is."""
+    with Registry(tmp_path / "registry") as registry:
+        task = registry.tasks.create(name="train").id
+        before = [operation.stamp for _, operation in registry.operations()]
+        unknown = [(task, "output", "w"), ("f" * 32, "output", "w")]
+        with pytest.raises(TaskNotFoundError, match="no task 'ffff"):
+            registry.models.create(name="one", links=unknown)
+        with pytest.raises(InvalidRequestError, match=r"Model number 2 cannot be registered: There is no task"):
+            registry.models.create_many([{"name": "one"}, {"name": "two", "links": unknown}])
+        with pytest.raises(InvalidRequestError, match="'input' or an 'output'"):
+            registry.models.create(name="one", links=[(task, "made", "w")])
+        with pytest.raises(InvalidRequestError, match="number of bytes, not -1"):
+            registry.models.create(name="one", size=-1)
+        with pytest.raises(InvalidRequestError, match="Model number 1 .*number of bytes"):
+            registry.models.create_many([{"name": "one", "size": -5}])
+        assert [operation.stamp for _, operation in registry.operations()] == before
+        registry.tasks.delete(task)
+        registry.models.create(name="of a task that was removed", links=unknown[:1])
+
+        # What comes from elsewhere comes in any order: the link, and the task after it.
+        model = registry.models.create(name="two", size=0).id
+        writer = new_writer()
+        link = Operation(make_stamp(1, 0, writer), "task", "e" * 32, "edit", {"link:output:w": model}, actor="x@y")
+        registry.ingest([link])
+        with pytest.raises(TaskNotFoundError):
+            registry.models.create(name="three", links=[("e" * 32, "output", "w")])
+        registry.ingest(
+            [Operation(make_stamp(2, 0, writer), "task", "e" * 32, "create", {"name": "late"}, actor="x@y")]
+        )
+        assert registry.models.create(name="three", links=[("e" * 32, "output", "v")]).name == "three"

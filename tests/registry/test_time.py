@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -300,6 +304,70 @@ def test_models_of_a_moment_can_be_read_however_many_moments_are_asked_for_later
     assert [folder.exists() for folder in folders] == [True, False, False, False, True, True, True, True]
     registry.close()
     assert not any(folder.exists() for folder in folders)
+
+
+_LOOK_AND_DIE = """
+import os, signal, sys
+from modelstore.registry import Registry
+registry = Registry(sys.argv[1])
+registry.at("f" * 32)
+if len(sys.argv) > 2:
+    print(flush=True)
+    sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_look_left_is_removed_by_others(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next look, and by a collection; never that of a process that lives."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "temporary" / "modelstore-past-of somebody else").mkdir()
+    registry.models.create(name="one")
+
+    def look(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _LOOK_AND_DIE, str(registry.folder), *words]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def left() -> int:
+        return len(list((tmp_path / "temporary").iterdir())) - 1
+
+    with look("and stay") as alive:
+        assert alive.stdout is not None
+        alive.stdout.readline()
+        look().communicate()
+        assert left() == 2
+        assert next(f.what for f in registry.check() if "temporary" in f.what).startswith("1 temporary folders")
+        assert [one.why for one in registry.gc(dry_run=True).garbage] == ["unfinished"]
+        assert left() == 2
+        assert registry.gc().freed_bytes > 0
+        assert left() == 1
+        alive.communicate()
+    assert left() == 1
+    registry.at("f" * 32)
+    assert left() == 1  # our own
+    registry.close()
+    assert left() == 0
+
+
+def test_a_forked_child_that_ends_leaves_its_parent_the_view(registry: Registry) -> None:
+    """It has inherited what removes the folder."""
+    registry.models.create(name="one")
+    past = registry.at("f" * 32)
+    child = os.fork()
+    if child == 0:
+        try:
+            registry.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    assert past.database.path.exists()
+    assert names(past) == ["one"]
 
 
 def test_what_was_changed_since_is_left_alone(registry: Registry) -> None:
