@@ -89,7 +89,16 @@ class FolderHome:
         self.damaged: set[tuple[str, int]] = set()
 
     def create(self) -> None:
-        """Make the folders; those that exist are no error."""
+        """Make the folders; those that exist are no error.
+
+        Raises:
+            StorageError: The journal was closed, by a conversion that is at work or died: a new one would be forgotten.
+        """
+        if not self._journal.is_dir() and self._journal.with_name("journal.closed").is_dir():
+            raise StorageError(
+                f"The registry at {self._journal.parent} is being made one of a single machine",
+                "Wait for it; when it died, finish it with `modelstore convert --local`.",
+            )
         for folder in (self._journal, self._checkpoints):
             self._files.make_folder(folder)
 

@@ -35,6 +35,9 @@ def move(source: str | os.PathLike[str] | None, target: str | os.PathLike[str]) 
     Nothing in it refers to its own place, so everything still resolves. A kill leaves it whole at one of the two
     places, or, between the last two steps of a move to another filesystem, at both.
 
+    A shared one is renamed, and never copied: nobody can know whether another host writes meanwhile. Who has it open
+    gets errors from then on, and what he was acknowledged is at the new place.
+
     Args:
         source: The registry; None for the default one.
         target: Where it is to be: a folder that is missing or empty.
@@ -42,19 +45,21 @@ def move(source: str | os.PathLike[str] | None, target: str | os.PathLike[str]) 
     Raises:
         RegistryNotFoundError: There is no registry at the source.
         RegistryBusyError: Another process, or another `Registry` in this one, has it open.
-        InvalidRequestError: The target is not empty, or one folder is in the other.
-        NetworkFilesystemError: The target lies on a network filesystem.
+        InvalidRequestError: The target is not empty, or one folder is in the other; or the registry is shared, and
+            the target on another filesystem, or uploads are unfinished.
+        NetworkFilesystemError: The target of a registry of one machine lies on a network filesystem.
         ReadOnlyRegistryError: It may not be taken away from its place.
         StorageError: The target cannot be written; nothing was moved.
     """
     with Registry(source, create=False) as registry:  # all that speaks against opening it speaks against moving it
         old, read_only = Path(os.path.realpath(registry.folder)), registry.database.read_only
+        shared = registry.kind == "shared"
     new = Path(os.path.realpath(Path(target).expanduser()))
-    if not (old / _DATABASE).is_file():
-        raise InvalidRequestError(f"The registry at {old} is shared", "Move its folder when nobody uses it.")
     if read_only or not os.access(old.parent, os.W_OK):
         raise ReadOnlyRegistryError(f"The registry at {old} cannot be taken away from there", "Check the permissions.")
-    _check_target(old, new)
+    _check_target(old, new, shared=shared)
+    if shared:
+        return _move_shared(old, new)
     # 1. nobody else has it open    2. the whole folder is renamed;    where that cannot be:
     # 3. it is copied beside the target    4. the copy gets its name    5. the old folder goes
     # (tests/registry/test_moving.py kills at each)
@@ -71,12 +76,36 @@ def move(source: str | os.PathLike[str] | None, target: str | os.PathLike[str]) 
     return new
 
 
-def _check_target(old: Path, new: Path) -> None:
+def _move_shared(old: Path, new: Path) -> Path:
+    left = [path for path in (old / "uploads").rglob("*") if path.is_file()]
+    if left:
+        raise InvalidRequestError(
+            f"{len(left)} uploads are not finished, the first in {left[0].parent}",
+            "Send or give them up on the hosts that began them: `modelstore uploads --resume`.",
+        )
+    with translated(new, writing=True):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        sys.audit("modelstore.step", "moving.move.1")
+        try:
+            _rename(old, new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise InvalidRequestError(
+                f"{new} is on another filesystem; while a shared registry is copied, other hosts may write into it",
+                "When nobody uses it: copy its folder with `cp -a`, check the copy with `modelstore fsck --deep`, and"
+                " delete the old one.",
+            ) from error
+        fsync_folder(new.parent)
+    return new
+
+
+def _check_target(old: Path, new: Path, *, shared: bool) -> None:
     if old == new or old in new.parents or new in old.parents:
         raise InvalidRequestError(f"{new} is, holds, or is in the folder of the registry", "Name another folder.")
     if os.path.lexists(new) and (not new.is_dir() or any(new.iterdir())):
         raise InvalidRequestError(f"{str(new)!r} exists and is not empty", "Name another folder.")
-    kind = mounts.network_filesystem(new)
+    kind = None if shared else mounts.network_filesystem(new)
     if kind is not None:
         raise NetworkFilesystemError(
             f"{new} lies on a network filesystem ({kind}), where SQLite loses writes of concurrent hosts",

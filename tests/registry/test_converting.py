@@ -15,6 +15,7 @@ from modelstore.registry import Registry
 from modelstore.registry.converting import convert
 from modelstore.testing import faults
 from modelstore.testing.reference import fold, read_index
+from tests.registry.keeping import killed_at
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +171,13 @@ def test_a_registry_of_one_machine_has_nothing_to_compact(tmp_path: Path) -> Non
     """And says what frees space there."""
     with Registry(tmp_path / "registry") as registry, pytest.raises(InvalidRequestError, match="gc"):
         registry.compact()
+
+
+def test_nobody_makes_a_new_journal_while_the_old_one_is_taken_in(tmp_path: Path) -> None:
+    """What he wrote there would be forgotten."""
+    expected = filled(tmp_path / "registry", shared=True)
+    assert killed_at("converting.local.2", lambda: convert(tmp_path / "registry", "local"))
+    with pytest.raises(StorageError, match="being made one of a single machine"):
+        Registry(tmp_path / "registry")
+    assert convert(tmp_path / "registry", "local")
+    check(tmp_path / "registry", "local", expected)

@@ -19,12 +19,14 @@ from modelstore.errors import (
     ModelStoreError,
     RegistryBusyError,
     RegistryNotFoundError,
+    StorageError,
     StorageFullError,
 )
 from modelstore.index.contents import read_index
 from modelstore.registry import open_registry
 from modelstore.registry.moving import move
 from modelstore.testing import faults
+from modelstore.testing.reference import fold
 from tests.registry.keeping import killed_at, register
 
 _SHM = Path("/dev/shm")  # noqa: S108 - a filesystem of its own on every Linux
@@ -204,3 +206,64 @@ def test_a_link_to_a_registry_is_followed(folder: Path, tmp_path: Path) -> None:
     _content(tmp_path / "new")
 
     assert not folder.exists()
+
+
+@pytest.fixture
+def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shared registry, closed."""
+    monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "indexes"))
+    with open_registry(tmp_path / "team", shared=True) as registry:
+        register(registry, b"first", "one", publish=True)
+        register(registry, b"second", "two")
+    return tmp_path / "team"
+
+
+def test_a_shared_one_is_renamed_while_others_have_it_open(
+    team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they were acknowledged is at the new place; from then on they are told that it is gone."""
+    monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "another host"))
+    with open_registry(team) as other:
+        other.models.create(name="acknowledged")
+        assert move(team, tmp_path / "new place") == tmp_path / "new place"
+        with pytest.raises(StorageError, match="cannot be listed"):
+            other.models.create(name="lost")
+        with pytest.raises(StorageError, match="cannot be listed"):
+            list(other.operations())
+    assert not team.exists()
+
+    with open_registry(tmp_path / "new place", create=False) as registry:
+        registry.refresh()
+        assert registry.kind == "shared"
+        found = {row[0]: row[1] for row in registry.database.all("SELECT name, id FROM models")}
+        assert found.keys() == {"one", "two", "acknowledged"}
+        assert registry.weights.local_copy(registry.models.get(found["one"])).read_bytes() == b"first"
+        assert not registry.fsck(deep=True).damaged
+        assert read_index(registry.database.connection) == fold(o for _, o in registry.operations())
+
+
+def test_a_shared_one_is_not_copied_and_waits_for_its_uploads(team: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Nobody can know who writes meanwhile; and only the host that began an upload knows of it."""
+    before = sorted(str(path) for path in team.rglob("*"))
+    with pytest.raises(InvalidRequestError, match=r"another filesystem.*cp -a"):
+        move(team, elsewhere / "new")
+    assert not (elsewhere / "new").exists()
+    waiting = team / "uploads" / "some host" / "bytes"
+    waiting.parent.mkdir(parents=True)
+    waiting.write_bytes(b"x")
+    with pytest.raises(InvalidRequestError, match="1 uploads are not finished"):
+        move(team, tmp_path / "new")
+    shutil.rmtree(team / "uploads")
+
+    assert sorted(str(path) for path in team.rglob("*")) == before
+
+
+@pytest.mark.parametrize("step", ["moving.move.1", "moving.move.2"])
+def test_a_killed_move_leaves_a_shared_one_where_it_was(team: Path, tmp_path: Path, step: str) -> None:
+    """And the next one does it."""
+    assert killed_at(step, lambda: move(team, tmp_path / "new"))
+    move(team, tmp_path / "new")
+
+    with open_registry(tmp_path / "new", create=False) as registry:
+        registry.refresh()
+        assert len(registry.database.all("SELECT 1 FROM models")) == 2
