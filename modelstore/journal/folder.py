@@ -8,13 +8,12 @@ of a network filesystem asks the server for, while sizes and "no such file" are 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
@@ -26,6 +25,7 @@ from modelstore.errors import StorageError, StorageFullError
 from modelstore.journal.files import Files, TailError
 from modelstore.journal.home import StreamClosedError
 from modelstore.journal.lines import decode_line, encode_lines, split_lines
+from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 
 __all__ = ["FolderHome"]
 
@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _TIP: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.([0-9a-f]{12})\.(tip|end)")
 _OPS: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4})\.ops")
-_PACK: Final = re.compile(r"[0-9a-f]{32}\.pack")
 _CHECKPOINT: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}\.index")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _TEMPORARY: Final = re.compile(r"[0-9a-f]{16}\.tmp")
@@ -44,8 +43,6 @@ _PAUSE_S: Final = 0.002
 _AT_A_TIME: Final = 1 << 20
 _GRACE_S: Final = 60.0
 _LEFT_S: Final = 3_600.0
-_MANY_PACKS: Final = 8
-_SMALL_PACK: Final = 64 << 20
 
 
 def _step(name: str) -> None:
@@ -78,6 +75,8 @@ class FolderHome:
     Attributes:
         damaged: Stream and position of lines that count and are not what was written, as far as they were read.
     """
+
+    single_process = False
 
     def __init__(self, folder: Path, files: Files | None = None, journal: Path | None = None) -> None:
         self._files = files or Files()
@@ -152,6 +151,11 @@ class FolderHome:
                 )
             position += len(line) + 1
 
+    def read_many(self, spans: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield the lines of many streams."""
+        for span in spans:
+            yield span[0], self.read(*span)
+
     def _bytes(self, stream: str, start: int, end: int) -> Iterator[bytes]:
         problem: Exception | None = None
         for look in range(_LOOKS):
@@ -180,7 +184,7 @@ class FolderHome:
             yield from self._packed_bytes(stream, start, end)
 
     def _packed_bytes(self, stream: str, start: int, end: int) -> Iterator[bytes]:
-        for name in filter(_PACK.fullmatch, self._list(self._journal)):
+        for name in filter(PACK.fullmatch, self._list(self._journal)):
             try:
                 offset, length = self._contents(name).get(stream, (0, -1))
                 if length < end:
@@ -199,12 +203,7 @@ class FolderHome:
 
     def _read_contents(self, name: str) -> dict[str, tuple[int, int]]:
         try:
-            header = self._first_line(self._journal / name)
-            offset = len(header) + 1
-            found = {}
-            for stream, length in json.loads(header)["streams"]:
-                found[str(stream)] = offset, int(length)
-                offset += length
+            return parse_header(self._first_line(self._journal / name))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -215,7 +214,6 @@ class FolderHome:
             raise StorageError(
                 f"The file {self._journal / name} is damaged", "Run `modelstore fsck`, or restore it from a backup."
             ) from error
-        return found
 
     def _first_line(self, path: Path) -> bytes:
         def read() -> bytes:
@@ -238,6 +236,10 @@ class FolderHome:
             ) from error
 
     # -- writing ---------------------------------------------------------------------------------------------------
+
+    def next_stream(self, writer: str, last: str | None) -> str:
+        """Return the name with the next number."""
+        return f"{writer}-{0 if last is None else int(last[17:], 16) + 1:04x}"
 
     def append(self, stream: str, tip: int, lines: list[bytes]) -> int:
         """Append lines to the caller's own stream.
@@ -328,8 +330,8 @@ class FolderHome:
             packed = self._all_packed(names)
             loose = {f[1]: int(f[2], 16) for f in map(_TIP.fullmatch, names) if f and f[3] == "end"}
             loose = {stream: tip for stream, tip in loose.items() if packed.get(stream, -1) < tip}
-            small = [name for name in filter(_PACK.fullmatch, names) if self._length(name) < _SMALL_PACK]
-            merged = small if len(small) >= _MANY_PACKS else []
+            small = [name for name in filter(PACK.fullmatch, names) if self._length(name) < SMALL_PACK]
+            merged = small if len(small) >= MANY_PACKS else []
             if loose or merged:
                 self._write_pack(loose, merged)
         except OSError as error:
@@ -354,7 +356,7 @@ class FolderHome:
     def _all_packed(self, names: list[str]) -> dict[str, int]:
         """Return how long the streams in packs are."""
         packed: dict[str, int] = {}
-        for name in filter(_PACK.fullmatch, names):
+        for name in filter(PACK.fullmatch, names):
             with suppress(FileNotFoundError):  # merged into another meanwhile: that one is listed, or soon will be
                 for stream, (_, length) in self._contents(name).items():
                     packed[stream] = max(packed.get(stream, 0), length)
@@ -365,9 +367,8 @@ class FolderHome:
 
     def _write_pack(self, loose: dict[str, int], merged: list[str]) -> None:
         order = sorted((self._all_packed(merged) | loose).items())  # what is loose is longer than what is packed of it
-        header = json.dumps({"streams": order}, separators=(",", ":")).encode() + b"\n"
+        header, name = pack_header(order)
         temporary = self._journal / f"{os.urandom(8).hex()}.tmp"
-        name = blake2b(header, digest_size=16).hexdigest() + ".pack"  # a stream's bytes up to a tip are always the same
         _step("journal.pack.2")
         streams = (self._bytes(stream, 0, tip) for stream, tip in order)
         try:
@@ -383,7 +384,7 @@ class FolderHome:
     def _remove_packed(self) -> None:
         """Remove what has been in a pack for so long that nobody has a listing without it."""
         names = self._list(self._journal)
-        packs = {name: self._contents(name) for name in filter(_PACK.fullmatch, names)}
+        packs = {name: self._contents(name) for name in filter(PACK.fullmatch, names)}
         settled = [name for name in packs if self._settled(name)]
         safe = self._all_packed(settled)
         for found in filter(None, map(_TIP.fullmatch, names)):
@@ -392,9 +393,8 @@ class FolderHome:
                     _step("journal.pack.4")
                     with suppress(FileNotFoundError):
                         self._files.remove(path)
-        for name, contents in packs.items():
-            others = [packs[n] for n in settled if n != name and len(packs[n]) > len(contents)]
-            if any(all(other.get(s, (0, -1))[1] >= length for s, (_, length) in contents.items()) for other in others):
+        for name in packs:
+            if covered_elsewhere(name, packs, settled):
                 _step("journal.pack.4")
                 with suppress(FileNotFoundError):
                     self._files.remove(self._journal / name)

@@ -6,7 +6,7 @@ of its bytes count. A position is a number of bytes from the stream's beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,13 @@ class Home(Protocol):
     """Streams, checkpoints and small named files of one shared registry.
 
     Safe for any number of processes on any number of hosts at once. No method relies on a lock.
+
+    Attributes:
+        single_process: Whether a stream is continued only by the process that began it, through the object with
+            which it did. Packing takes no stream away from its writer then.
     """
+
+    single_process: bool
 
     def tips(self) -> Mapping[str, int]:
         """Return the tip of every stream; whatever was acknowledged before the call is below them.
@@ -35,7 +41,7 @@ class Home(Protocol):
         ...
 
     def loose(self) -> int:
-        """Return how many streams are in no pack, as of the last `tips`."""
+        """Return how many files hold what is in no pack, as of the last `tips`."""
         ...
 
     def read(self, stream: str, start: int, end: int) -> Iterator[bytes]:
@@ -48,6 +54,26 @@ class Home(Protocol):
 
         Raises:
             StorageError: The bytes cannot be read.
+        """
+        ...
+
+    def read_many(self, spans: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield streams, and what `read` yields for each, which is to be used up before the next.
+
+        Args:
+            spans: Streams, with two positions each.
+
+        Raises:
+            StorageError: The bytes cannot be read.
+        """
+        ...
+
+    def next_stream(self, writer: str, last: str | None) -> str:
+        """Return the name of a stream in which a writer goes on who leaves, or has not, another.
+
+        Args:
+            writer: Id of the writer.
+            last: His last stream; None when he has none.
         """
         ...
 
@@ -64,14 +90,15 @@ class Home(Protocol):
         Raises:
             StreamClosedError: The stream is closed or does not end there.
             StorageFullError: No space; nothing counts.
-            StorageError: It failed; nothing counts, or, when the hint says so, it may.
+            StorageError: It failed; nothing counts, or, when the message says so, it may.
         """
         ...
 
     def pack(self, streams: Mapping[str, int]) -> int:
-        """Close streams that end at the given tips and gather them into one file; returns how many were.
+        """Gather streams up to the given tips into one file; returns how many were.
 
-        Those that moved meanwhile are left as they are. Whoever reads at the same time loses nothing.
+        Where streams outlive processes, they are closed first, and those that moved meanwhile are left as they are.
+        Whoever reads at the same time loses nothing.
         """
         ...
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -76,13 +77,16 @@ def compact(registry: Registry, *, quiet_ms: int = _QUIET_MS) -> Compacted:
 def _home(registry: Registry) -> Home:
     if registry.home is None:
         raise InvalidRequestError(
-            f"The registry at {registry.folder} is of one machine, or open offline; there is nothing to compact",
+            f"The registry at {registry.place} is of one machine, or open offline; there is nothing to compact",
             "`modelstore gc` frees what nothing refers to.",
         )
     return registry.home
 
 
-def _quiet(registry: Registry, home: Home, quiet_ms: int) -> dict[str, int]:
+def _quiet(registry: Registry, home: Home, quiet_ms: int) -> Mapping[str, int]:
+    """Return the streams that may be packed, which may take them away from their writers."""
+    if home.single_process:
+        return home.tips()
     own = {row[0] for row in registry.database.all("SELECT id FROM writers")} if quiet_ms else set()
     heads = read_heads(registry.database.connection)
     limit = now_ms() - quiet_ms
@@ -155,4 +159,4 @@ def worth_compacting(registry: Registry) -> bool:
     if row is not None and row[0] >= _MANY_OPERATIONS:
         return True
     quiet = _quiet(registry, home, _QUIET_MS)
-    return home.loose() >= _MANY_STREAMS and len(quiet) >= _MANY_STREAMS
+    return home.loose() >= _MANY_STREAMS and (home.single_process or len(quiet) >= _MANY_STREAMS)

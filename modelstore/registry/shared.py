@@ -16,11 +16,12 @@ a stream is only continued where the index says that it ends, since it might als
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from modelstore.errors import ReadOnlyRegistryError, StorageError, StorageUnavailableError
+from modelstore.errors import ReadOnlyRegistryError, ReadOnlyStorageError, StorageError, StorageUnavailableError
 from modelstore.index import ops
 from modelstore.index.ingest import ingest
 from modelstore.journal.home import Home, StreamClosedError
@@ -57,6 +58,7 @@ class SharedJournal:
         self._offline = offline
         self._seen: Mapping[str, int] | None = None
         self.written = False
+        self._last = (0, "")
 
     # -- coming in -------------------------------------------------------------------------------------------------
 
@@ -112,9 +114,9 @@ class SharedJournal:
                 )
 
     def _read(self, spans: list[tuple[str, int, int]], heads: dict[str, str]) -> Iterator[Operation]:
-        for stream, start, end in spans:
+        for stream, lines in self.home.read_many(spans):
             writer = stream[:16]
-            for line in self.home.read(stream, start, end):
+            for line in lines:
                 operation = Operation.from_json(line.decode())
                 if operation.stamp[16:] == writer:
                     heads[writer] = max(heads.get(writer, ""), operation.stamp)
@@ -152,26 +154,34 @@ class SharedJournal:
                 end = self.home.append(stream, tip, lines)
                 break
             except StreamClosedError:  # packed, or continued by a copy of this index
-                stream, tip = f"{stream[:17]}{int(stream[17:], 16) + 1:04x}", 0
+                stream, tip = self.home.next_stream(stream[:16], stream), 0
             except StorageError as error:
-                if getattr(error.__cause__, "errno", None) in _FORBIDDEN:
-                    raise ReadOnlyRegistryError(error.message, "Check the folder's permissions.") from error
+                refused = isinstance(error, ReadOnlyStorageError)
+                if refused or getattr(error.__cause__, "errno", None) in _FORBIDDEN:
+                    raise ReadOnlyRegistryError(error.message, "Check its permissions.") from error
                 raise
         else:
             raise StorageError("The journal accepts no stream of this host", "Try again.")
         self.written = True
         sys.audit("modelstore.step", "shared.write.2")
+        self._last = os.getpid(), stream
         connection.execute("INSERT OR REPLACE INTO streams VALUES (?,?)", (stream, end))
         sys.audit("modelstore.step", "shared.write.3")
         return True
 
     def _stream(self, connection: Any) -> tuple[str, int]:
         writer = self._writer()
+        least, beyond = f"{writer}-", f"{writer}."  # the dot follows the dash
+        if self.home.single_process:
+            pid, mine = self._last
+            if pid != os.getpid() or not mine.startswith(least):
+                return self.home.next_stream(writer, None), 0
+            least, beyond = mine, f"{mine}."
         row = connection.execute(
             "SELECT name, position FROM streams WHERE name >= ? AND name < ? ORDER BY name DESC LIMIT 1",
-            (f"{writer}-", f"{writer}."),  # the dot follows the dash
+            (least, beyond),
         ).fetchone()
-        return (f"{writer}-0000", 0) if row is None else (row[0], row[1])
+        return (self.home.next_stream(writer, None), 0) if row is None else (row[0], row[1])
 
 
 def _line(operation: Operation) -> bytes:

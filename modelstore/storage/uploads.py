@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import BlobNotFoundError, IntegrityError, ReadOnlyStorageError, UploadError
+from modelstore.storage.buckets import ATOMIC
 from modelstore.storage.etags import etag_of
 from modelstore.storage.failures import translated
 from modelstore.storage.filesystems import open_filesystem
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from modelstore.storage.s3 import Checkpoint
 
 __all__ = ["Upload", "abandon", "send_object", "upload", "upload_object"]
-
-# A put there shows the object when it is complete, and not before.
-_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +237,7 @@ def _send(  # noqa: PLR0913, PLR0917 - called in one place
         except NotImplementedError:
             pass  # through the driver, as any other
     callback = _callback(progress, size)
-    if scheme(uri) in _ATOMIC:
+    if scheme(uri) in ATOMIC:
         fs.put_file(path, key, callback=callback)
         return None
     parent, _, _ = key.rpartition("/")

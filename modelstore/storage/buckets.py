@@ -1,0 +1,289 @@
+"""The small objects below one address of an object store: listed, read, written and removed, each as a whole.
+
+Nothing that was listed is remembered, whatever the driver would like to: what others have written must be seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from modelstore.errors import BlobNotFoundError, InvalidUriError, ModelStoreError
+from modelstore.storage.failures import translated
+from modelstore.storage.filesystems import open_filesystem
+from modelstore.storage.retries import Patience, retrying
+from modelstore.storage.uris import join, normalise, redact, refuse_secrets, scheme
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["ATOMIC", "Bucket", "Entry", "Span", "is_bucket"]
+
+ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss"})
+"""Schemes of stores where a write shows the object when it is complete, and not before."""
+
+_FRESH: Final = {"use_listings_cache": False, "skip_instance_cache": False}
+_AT_ONCE: Final = 16
+
+
+class Span(NamedTuple):
+    """Bytes of one object, from a position to another; None for its end."""
+
+    name: str
+    start: int
+    end: int | None
+
+
+class Entry(NamedTuple):
+    """One object of a listing.
+
+    Attributes:
+        name: Below the folder that was listed.
+        size: In bytes.
+        changed_at: When it was written, by the store's clock, seconds since 1970; 0.0 where the store does not say.
+    """
+
+    name: str
+    size: int
+    changed_at: float
+
+
+def is_bucket(uri: str) -> bool:
+    """Tell whether a URI names an object store that a `Bucket` can be in."""
+    return scheme(uri) in ATOMIC | {"memory"}
+
+
+class Bucket:
+    """Everything below one URI; for any number of threads, and for forked children.
+
+    Failures that may pass are tried again for a while. Writing the same bytes twice does no harm, so a write whose
+    answer was lost is repeated.
+
+    Args:
+        uri: ``s3://bucket/prefix`` or any other object store; ``memory://`` lasts as long as the process.
+        patience: How long to go on through failures.
+
+    Raises:
+        InvalidUriError: It is no object store, or carries credentials.
+        MissingDriverError: The package that speaks this scheme is not installed.
+    """
+
+    def __init__(self, uri: str, patience: Patience | None = None) -> None:
+        whole = refuse_secrets(normalise(uri)).rstrip("/")
+        if not is_bucket(whole):
+            raise InvalidUriError(f"{redact(whole)!r} is no object store", "Name a bucket: s3://, gs:// or az://.")
+        self.uri = whole
+        self._patience = patience or Patience(attempts=8, deadline_s=60.0)
+        open_filesystem(whole, _FRESH)
+
+    def __repr__(self) -> str:
+        return f"Bucket({redact(self.uri)!r})"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def entries(self, folder: str) -> list[Entry]:
+        """List what is right below a folder; nothing where there is none.
+
+        Raises:
+            StorageError: The store does not answer, or refuses to.
+        """
+        try:
+            found = self._ask("ls", folder, detail=True)
+        except BlobNotFoundError:
+            return []
+        return [
+            Entry(str(one["name"]).rstrip("/").rpartition("/")[2], int(one["size"] or 0), _time_of(one))
+            for one in found
+            if one["type"] == "file"
+        ]
+
+    def folders(self, folder: str) -> list[str]:
+        """List the folders right below a folder.
+
+        Raises:
+            StorageError: The store does not answer, or refuses to.
+        """
+        try:
+            found = self._ask("ls", folder, detail=True)
+        except BlobNotFoundError:
+            return []
+        return [str(one["name"]).rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory"]
+
+    def tree(self, folder: str) -> dict[str, Entry]:
+        """List everything below a folder, however deep, by its path from there.
+
+        Raises:
+            StorageError: The store does not answer, or refuses to.
+        """
+        try:
+            found = self._ask("find", folder, detail=True)
+        except BlobNotFoundError:
+            return {}
+        root = len(self._key(folder).strip("/")) + 1
+        entries = {}
+        for path, one in found.items():
+            below = path.lstrip("/")[root:]
+            entries[below] = Entry(below.rpartition("/")[2], int(one["size"] or 0), _time_of(one))
+        return entries
+
+    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return an object, or a part of it.
+
+        Raises:
+            BlobNotFoundError: There is none.
+            StorageError: It cannot be read.
+        """
+        if start == 0 and end is None:
+            return bytes(self._ask("cat_file", name))
+        return bytes(self._ask("cat_file", name, start=start, end=end))
+
+    def read_many(self, spans: Sequence[Span]) -> list[bytes | None]:
+        """Return parts of many objects, as many of them at once as is good; None for those that are not there.
+
+        Raises:
+            StorageError: One cannot be read.
+        """
+        fs = self._filesystem()
+        if len(spans) == 1 or not getattr(fs, "async_impl", False):
+            return [self._read_or_none(span) for span in spans]
+        found = self._driver(
+            "cat_ranges",
+            [self._key(span.name) for span in spans],
+            [span.start for span in spans],
+            [span.end for span in spans],
+            batch_size=_AT_ONCE,
+            on_error="return",
+        )
+        pairs = zip(spans, found, strict=True)
+        # What failed is asked for again by itself: with patience, and with the error that it deserves.
+        return [self._read_or_none(span) if isinstance(one, BaseException) else one for span, one in pairs]
+
+    def _read_or_none(self, span: Span) -> bytes | None:
+        try:
+            return self.read(span.name, span.start, span.end)
+        except BlobNotFoundError:
+            return None
+
+    def size(self, name: str) -> int | None:
+        """Return the size of an object in bytes; None when there is none.
+
+        Raises:
+            StorageError: The store does not answer, or refuses to.
+        """
+        try:
+            info = self._ask("info", name)
+        except BlobNotFoundError:
+            return None
+        return int(info["size"] or 0) if info["type"] == "file" else None
+
+    def download(self, name: str, target: Path) -> None:
+        """Copy an object to a local file.
+
+        Raises:
+            BlobNotFoundError: There is none.
+            StorageError: It cannot be read, or the file not be written.
+        """
+        self._ask("get_file", name, os.fspath(target))
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, which appears whole, in place of one of that name; durable when this returns.
+
+        Raises:
+            BlobNotFoundError: There is no such bucket.
+            StorageError: It failed; the object may appear all the same, even later.
+        """
+        self._ask("pipe_file", name, data, writing=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one of that name; tells whether this call did.
+
+        Some stores cannot tell: there, of two that do so at the same moment, the later one wins, and both are told
+        that they did.
+
+        Raises:
+            BlobNotFoundError: There is no such bucket.
+            StorageError: It failed.
+        """
+        if self.size(name) is not None:
+            return False
+        try:
+            self._ask("pipe_file", name, data, writing=True, mode="create")
+        except FileExistsError:
+            return False
+        except ModelStoreError as error:
+            if not isinstance(error.__cause__, FileExistsError):
+                raise
+            return self.read(name) == data  # an answer that was lost, and its repetition
+        return True
+
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a local file to an object, which appears whole.
+
+        Raises:
+            StorageError: It failed.
+        """
+        with translated(self.address(name), writing=True):
+            retrying(lambda: self._driver("put_file", os.fspath(path), self._key(name)), self._patience)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error.
+
+        Raises:
+            StorageError: The store does not let us.
+        """
+        for name in names:
+            try:
+                self._ask("rm_file", name, writing=True)
+            except BlobNotFoundError:
+                continue
+
+    # -- the driver ------------------------------------------------------------------------------------------------
+
+    def address(self, name: str) -> str:
+        """Return the URI of an object."""
+        return join(self.uri, *name.split("/")) if name else self.uri
+
+    def now(self, probe: str) -> float:
+        """Return the store's own time, learned from an object that is written and removed; 0.0 where it keeps none.
+
+        Args:
+            probe: A name for it, in a folder of its own.
+        """
+        folder, _, name = probe.rpartition("/")
+        self.write(probe, b"?")
+        try:
+            return next((one.changed_at for one in self.entries(folder) if one.name == name), 0.0)
+        finally:
+            self.remove([probe])
+
+    def _ask(self, method: str, name: str, *args: Any, writing: bool = False, **named: Any) -> Any:
+        with translated(self.address(name), writing=writing):
+            return retrying(lambda: self._driver(method, self._key(name), *args, **named), self._patience)
+
+    def _driver(self, method: str, *args: Any, **named: Any) -> Any:
+        """Make one call of the driver; a test lets it fail here."""
+        return getattr(self._filesystem(), method)(*args, **named)
+
+    def _filesystem(self) -> AbstractFileSystem:
+        # Not kept: fsspec has an instance for every thread and process, since its own do not survive a fork.
+        return open_filesystem(self.uri, _FRESH)[0]
+
+    def _key(self, name: str) -> str:
+        return str(open_filesystem(self.address(name), _FRESH)[1])
+
+
+def _time_of(info: Mapping[str, Any]) -> float:
+    for field in ("LastModified", "mtime", "updated", "last_modified", "created"):
+        found = info.get(field)
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found)
+        if isinstance(found, datetime):
+            return found.timestamp()
+        if isinstance(found, (int, float)):
+            return float(found)
+    return 0.0
