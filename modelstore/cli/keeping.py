@@ -37,13 +37,13 @@ def demo(context: click.Context) -> None:
 
 
 @click.command(short_help="Make a registry.")
-@click.argument("folder", required=False)
+@click.argument("place", required=False)
 @click.option("--shared", is_flag=True, help="One that several hosts use at once through a shared folder.")
 @json_option
 @registry_option
 @click.pass_context
-def init(context: click.Context, folder: str | None, shared: bool, as_json: bool) -> None:
-    r"""Make a registry in FOLDER; one that is there already is no error.
+def init(context: click.Context, place: str | None, shared: bool, as_json: bool) -> None:
+    r"""Make a registry at PLACE, a folder or an object store; one that is there already is no error.
 
     Only a shared registry needs this: others are made when something is first registered.
 
@@ -51,15 +51,16 @@ def init(context: click.Context, folder: str | None, shared: bool, as_json: bool
     Examples:
       modelstore init --shared /mnt/team/models
       export MODELSTORE_REGISTRY=/mnt/team/models
+      modelstore init s3://bucket/models
     """
     from modelstore.registry import open_registry
 
-    uri = folder if folder is not None else session_of(context).uri
+    uri = place if place is not None else session_of(context).uri
     registry = context.with_resource(open_registry(uri, shared=True if shared else None))
     if as_json:
-        print_json({"registry": str(registry.folder), "kind": registry.kind, "id": registry.id})
+        print_json({"registry": registry.place, "kind": registry.kind, "id": registry.id})
     else:
-        print_lines([f"{registry.folder} is a {registry.kind} registry"])
+        print_lines([f"{registry.place} is a {registry.kind} registry"])
 
 
 @click.command(short_help="Make a registry shared, or one of this machine.")
@@ -179,7 +180,7 @@ def _settings(context: click.Context) -> dict[str, Any]:
 def _opened(registry: Registry) -> dict[str, Any]:
     row = registry.database.one("PRAGMA user_version")
     return {
-        "registry": str(registry.folder),
+        "registry": registry.place,
         "exists": True,
         "id": registry.id,
         "database": str(registry.database.path),
@@ -202,9 +203,7 @@ def doctor(context: click.Context, deep: bool, as_json: bool) -> None:
     if as_json:
         print_json([records.finding(one) for one in findings])
     elif not findings:
-        print_lines(
-            [f"Nothing is wrong with {registry.folder}" + ("" if deep else "; --deep reads every byte as well")]
-        )
+        print_lines([f"Nothing is wrong with {registry.place}" + ("" if deep else "; --deep reads every byte as well")])
     else:
         for finding in findings:
             print_finding(finding)

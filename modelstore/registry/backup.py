@@ -15,6 +15,7 @@ from modelstore.errors import BlobNotFoundError, CorruptRegistryError, Integrity
 from modelstore.ids import is_id, now_ms
 from modelstore.index import ops, reader
 from modelstore.index.database import Database
+from modelstore.registry.kinds import refuse_bucket
 from modelstore.registry.references import is_used, references
 from modelstore.storage.bundles import BundleReader, BundleWriter, object_member, object_of
 from modelstore.storage.failures import translated
@@ -119,13 +120,12 @@ class _Copying:
             if digest in self.done:
                 continue
             sys.audit("modelstore.step", "backup.copy.2")
-            store = self.registry.weights.objects
-            path = store.path(digest, names[0])
             try:
-                found = self.bundle.add(
-                    object_member(digest, names[0]), path if path.exists() else _found(store, digest)
-                )
+                path = self.registry.weights.object_file(digest, names[0])
+                found = None if path is None else self.bundle.add(object_member(digest, names[0]), path)
             except BlobNotFoundError:
+                found = None
+            if found is None:
                 if is_used(self.registry.database, digest):
                     self.missing.add(digest)
                 else:
@@ -149,13 +149,6 @@ class _Copying:
         return vanished
 
 
-def _found(store: ObjectStore, digest: str) -> Path:
-    found = store.find(digest)
-    if found is None:
-        raise BlobNotFoundError(f"There is no object {digest} in {str(store.root)!r}.")
-    return found
-
-
 def recover(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Backup:
     """Make a registry of a backup; every byte is checked first, and the folder appears whole or not at all.
 
@@ -167,11 +160,12 @@ def recover(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> B
 
     Raises:
         BlobNotFoundError: There is no such file.
-        InvalidRequestError: The folder is not empty, or the file is no backup.
+        InvalidRequestError: The folder is not empty or in a bucket, or the file is no backup.
         IntegrityError: The file is cut off or damaged.
         UnsafeArchiveError: It holds what no backup holds.
         StorageError: The folder cannot be written.
     """
+    refuse_bucket(folder, "A backup is recovered to a folder", "Then `modelstore push` it to the bucket.")
     target = Path(folder).expanduser().absolute()
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequestError(f"{str(target)!r} exists and is not empty", "Name another folder.")

@@ -111,16 +111,17 @@ def _write_operations(registry: Registry, bundle: BundleWriter, entities: set[st
 
 
 def _write_objects(registry: Registry, bundle: BundleWriter, needed: set[tuple[str, str]]) -> tuple[set[str], set[str]]:
-    store = registry.weights.objects
     done: set[str] = set()
     missing: set[str] = set()
     for digest, name in sorted(needed):
         if digest in done or digest in missing:
             continue
-        path = store.path(digest, name)
         try:
-            found = bundle.add(object_member(digest, name), path if path.exists() else store.find(digest) or path)
+            path = registry.weights.object_file(digest, name)
+            found = None if path is None else bundle.add(object_member(digest, name), path)
         except BlobNotFoundError:
+            found = None
+        if found is None:
             missing.add(digest)
             continue
         if found != digest:
@@ -183,8 +184,8 @@ def _check_operations(bundle: BundleReader) -> set[str]:
 
 
 def _absent(registry: Registry, bundle: BundleReader) -> list[tuple[str, str, str]]:
-    store = registry.weights.objects
-    return [one for one in bundle.objects() if not store.path(one[1], one[2]).exists()]
+    lacking = registry.weights.objects.lacking(one[1:] for one in bundle.objects())
+    return [one for one in bundle.objects() if one[1:] in lacking]
 
 
 def _take_objects(registry: Registry, bundle: BundleReader) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from modelstore.errors import IntegrityError, InvalidOperationError, ModelStoreError, StorageError
+from modelstore.errors import IntegrityError, InvalidOperationError, ModelStoreError
 from modelstore.index import ops, reader
 from modelstore.index.contents import check_copies, read_index
 from modelstore.index.database import Database
@@ -20,7 +20,6 @@ from modelstore.records.operations import check_operation
 from modelstore.registry.past import left_behind
 from modelstore.registry.references import Reference, is_used, references, used
 from modelstore.storage import uris
-from modelstore.storage.fingerprints import hash_file
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
@@ -193,15 +192,16 @@ def objects(registry: Registry, *, deep: bool) -> Iterator[Finding]:
     needed: dict[str, list[Reference]] = {}
     for one in references(registry.database):
         needed.setdefault(one.digest, []).append(one)
+    sizes = store.sizes()
     if deep:
         for stored in store.iterate():
-            reason = _damage(stored.paths, stored.digest)
+            reason = next((reason for _, reason in store.damaged(stored.digest)), "")
             if reason:
                 damaged.add(stored.digest)
                 yield _damaged(stored.digest, needed.get(stored.digest, []), reason)
     for digest, users in needed.items():
-        path = store.path(digest, users[0].name)
-        actual = _size_of(path, store.find(digest))
+        path = store.uri(digest, users[0].name)
+        actual = sizes(digest, users[0].name)
         if actual is None:
             if not is_used(registry.database, digest):
                 continue  # removed since we asked
@@ -219,40 +219,12 @@ def objects(registry: Registry, *, deep: bool) -> Iterator[Finding]:
             yield _damaged(digest, users, f"{path} has {actual} bytes instead of {size}")
 
 
-def _size_of(*paths: Path | None) -> int | None:
-    """Return the size of the first of these files that is there."""
-    for path in filter(None, paths):
-        try:
-            return path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return None
-
-
 def _users(users: list[Reference]) -> str:
     return users[0].what + (f" and {len(users) - 1} more" if len(users) > 1 else "")
 
 
 def _are(users: list[Reference]) -> str:
     return "are" if len(users) > 1 or users[0].what.startswith("weights") else "is"
-
-
-def _damage(paths: tuple[Path, ...], digest: str) -> str:
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        try:
-            status = path.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            found = hash_file(path)
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except (StorageError, OSError) as error:
-            return f"{path} cannot be read ({error})"
-        if found.digest != digest:
-            return f"{path} has the digest {found.digest}"
-    return ""
 
 
 def _damaged(digest: str, users: list[Reference], reason: str) -> Finding:

@@ -34,7 +34,7 @@ from modelstore.index.heads import read_heads
 from modelstore.index.private import forget_host
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import mounts
-from modelstore.registry.kinds import FORMAT_FILE, Form, Kind, read_form, write_form
+from modelstore.registry.kinds import FORMAT_FILE, Form, Kind, read_form, refuse_bucket, write_form
 from modelstore.registry.places import private_folder
 from modelstore.registry.shared import SharedJournal
 from modelstore.storage.failures import translated
@@ -66,7 +66,11 @@ def convert(folder: str | os.PathLike[str] | None, kind: Kind) -> bool:
         InvalidRequestError: Uploads are unfinished; or it would become local on a network filesystem.
         StorageError: The folder cannot be written; what was done is finished by the next call.
     """
-    path = Path(os.path.realpath(Path(config.registry_uri() if folder is None else folder).expanduser()))
+    place = config.registry_uri() if folder is None else folder
+    refuse_bucket(
+        place, "A registry in a bucket is always shared", "Make one in a folder, and sync: `modelstore sync`."
+    )
+    path = Path(os.path.realpath(Path(place).expanduser()))
     form = read_form(path)
     if form is None:
         raise RegistryNotFoundError(f"There is no registry at {path}", "Check the path.")

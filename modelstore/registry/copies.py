@@ -43,7 +43,7 @@ class LocalCopies:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self.objects = ObjectStore(registry.folder / "objects")
+        self.objects = _objects(registry)
         self._lock = threading.Lock()
         self._cache: Cache | None = None
         self._redirects: Redirects | None = None
@@ -103,7 +103,7 @@ class LocalCopies:
     def physical(self, uri: str) -> str:
         """Return a logical URI as one that other programs understand."""
         parsed = parse_object_uri(uri)
-        return uri if parsed is None else self.objects.path(*parsed).as_uri()
+        return uri if parsed is None else self.objects.uri(*parsed)
 
     @property
     def cache(self) -> Cache:
@@ -145,9 +145,10 @@ class LocalCopies:
         if parsed is not None and self._registry.kind == "shared":
             return self._from_share(*parsed, force=force, verify=verify)
         if parsed is not None:
-            path = self.objects.path(*parsed)
-            if not path.exists():
-                path = self.objects.find(parsed[0]) or self._from_remotes(*parsed) or path
+            path = self.objects.local(*parsed)
+            if path is None:
+                self._from_remotes(*parsed)
+                path = self.objects.path(*parsed)
             self.check_file(path, record.digest or parsed[0], verify=verify)
             return path
         path_or_none = uris.local_path(uri)
@@ -159,8 +160,12 @@ class LocalCopies:
             self.check_file(path_or_none, record.digest, verify=verify)
         return path_or_none
 
-    def _from_remotes(self, digest: str, name: str) -> Path | None:
-        """Bring an object that is missing here, as after a sync without bytes, from the first remote that has it."""
+    def _from_remotes(self, digest: str, name: str) -> bool:
+        """Bring an object that is missing here, as after a sync without bytes, from the first remote that has it.
+
+        Returns:
+            Whether one had it.
+        """
         from modelstore.registry.references import Reference
         from modelstore.storage.progress import reporting
 
@@ -175,18 +180,36 @@ class LocalCopies:
             except ModelStoreError as error:
                 logger.warning("The remote %r could not give %s: %s", remote.name, digest, error)
                 continue
-            return self.objects.path(digest, name)
-        return None
+            return True
+        return False
+
+    def object_file(self, digest: str, name: str) -> Path | None:
+        """Return a file of this machine with the bytes of an object of the registry, preferably of that name.
+
+        Those of a bucket are fetched into the cache; others are not verified here.
+
+        Returns:
+            The path; None when the registry does not have it.
+
+        Raises:
+            StorageError: It could not be fetched.
+        """
+        if not self.objects.remote:
+            return self.objects.local(digest, name)
+        address = self.objects.address(digest, name)
+        return None if address is None else self._cached(address, digest, force=False, verify=False).path
 
     def _from_share(self, digest: str, name: str, *, force: bool, verify: bool) -> Path:
         """Return the cached copy of an object of a shared registry: each host reads it once."""
         try:
-            return self._cached(self.objects.path(digest, name).as_uri(), digest, force=force, verify=verify).path
+            return self._cached(self.objects.uri(digest, name), digest, force=force, verify=verify).path
         except BlobNotFoundError:
-            other = self.objects.find(digest) or self._from_remotes(digest, name)
+            other = self.objects.address(digest, name)
+            if other is None and self._from_remotes(digest, name):
+                other = self.objects.uri(digest, name)
             if other is None:
                 raise
-            return self._cached(other.as_uri(), digest, force=force, verify=verify).path
+            return self._cached(other, digest, force=force, verify=verify).path
 
     def _fetch(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
         """Fetch remote weights, and notice when they are not what they were.
@@ -330,6 +353,17 @@ class LocalCopies:
         with self._registry.database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO verified VALUES (?,?,?,?,?)", (self._key(path), *looks))
         self._seen[path] = looks
+
+
+def _objects(registry: Registry) -> ObjectStore:
+    if registry.bucket is None:
+        return ObjectStore(registry.folder / "objects")
+    from modelstore.registry.references import is_used
+    from modelstore.storage.bucket_objects import BucketObjects
+
+    return BucketObjects(
+        registry.folder / "objects", registry.bucket, lambda digest: is_used(registry.database, digest)
+    )
 
 
 def _no_fetcher(*_: Any, **__: Any) -> NoReturn:

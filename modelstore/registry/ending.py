@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import UploadError
@@ -69,13 +68,13 @@ def is_too_late(error: BaseException) -> bool:
     return False
 
 
-def send_in_a_child(folder: Path, actor: str, uploads: Sequence[int]) -> None:
+def send_in_a_child(uri: str, actor: str, uploads: Sequence[int]) -> None:
     """Send uploads from a process of their own, and return when it has ended, well or not."""
     import subprocess
 
     if not sys.executable:
         return  # embedded: nothing to run
-    command = [sys.executable, "-m", "modelstore.registry.ending", str(folder), actor, *map(str, uploads)]
+    command = [sys.executable, "-m", "modelstore.registry.ending", uri, actor, *map(str, uploads)]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - our own module
 
 
@@ -83,8 +82,8 @@ def main(words: Sequence[str]) -> None:
     """Send the uploads of these numbers; what fails stays written down for the parent to tell."""
     from modelstore.registry import open_registry
 
-    folder, actor, *numbers = words
-    with suppress(UploadError, KeyboardInterrupt), open_registry(folder, create=False, actor=actor) as registry:
+    uri, actor, *numbers = words
+    with suppress(UploadError, KeyboardInterrupt), open_registry(uri, create=False, actor=actor) as registry:
         registry.weights.uploads.resume([int(number) for number in numbers])
 
 

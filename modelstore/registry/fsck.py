@@ -7,7 +7,6 @@ are not what they should be are moved to `quarantine/`, whether there is somethi
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -21,8 +20,6 @@ from modelstore.registry import checks, doctor
 from modelstore.registry.checks import Finding
 from modelstore.registry.references import Reference, references
 from modelstore.storage import uris
-from modelstore.storage.failures import translated
-from modelstore.storage.fingerprints import hash_file
 from modelstore.storage.transfer import Address
 
 if TYPE_CHECKING:
@@ -106,12 +103,12 @@ def _repair_object(registry: Registry, digest: str, names: list[str], copies: _C
     """Put damaged files of an object aside, and bring it back from wherever it is."""
     # 1. damaged files go to the quarantine    2. a good copy arrives beside the objects    3. it is published
     # A kill leaves a missing object, which the next run brings back (tests/registry/test_fsck.py kills at each).
-    for path in _bad(registry, digest):
-        sys.audit("modelstore.step", "fsck.repair.2")
-        yield f"put {path.name} of {digest} aside, into {_quarantine(registry, digest, path)}"
     store = registry.weights.objects
-    missing = [name for name in names if not store.path(digest, name).exists()]
-    if not missing or (store.find(digest) is not None and len(missing) < len(names)):
+    for name, _ in store.damaged(digest):
+        sys.audit("modelstore.step", "fsck.repair.2")
+        yield f"put {name} of {digest} aside, into {store.set_aside(digest, name, registry.folder / 'quarantine')}"
+    missing = sorted(name for _, name in store.lacking((digest, name) for name in names))
+    if not missing or (store.size(digest) is not None and len(missing) < len(names)):
         return
     for address in copies.of(digest):
         try:
@@ -125,28 +122,6 @@ def _repair_object(registry: Registry, digest: str, names: list[str], copies: _C
         return
 
 
-def _bad(registry: Registry, digest: str) -> Iterator[Path]:
-    folder = registry.weights.objects.path(digest, "x").parent
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        try:
-            right = hash_file(path).digest == digest
-        except ModelStoreError:
-            right = False  # not even readable
-        if not right:
-            yield path
-
-
-def _quarantine(registry: Registry, digest: str, path: Path) -> Path:
-    folder = registry.folder / "quarantine"
-    target = folder / f"{digest.removeprefix('sha256:')}.{os.urandom(4).hex()}.{path.name}"
-    with translated(target, writing=True):
-        folder.mkdir(exist_ok=True)
-        path.rename(target)
-    return target
-
-
 class _Copies:
     """Where other copies of objects may be, the nearest first; remotes are opened when it comes to that."""
 
@@ -156,9 +131,9 @@ class _Copies:
 
     def of(self, digest: str) -> Iterator[Address]:
         """Yield addresses, none of which is known to be good."""
-        present = self._registry.weights.objects.find(digest)
+        present = self._registry.weights.objects.address(digest, "copy")
         if present is not None:
-            yield Address(str(present))
+            yield Address(present)
         for upload in reader.uploads(self._registry.database):
             if f"sha256:{upload.changes.get('sha256')}" == digest:
                 yield Address(str(self._registry.folder / upload.snapshot))

@@ -96,7 +96,7 @@ def collect(
     if registry.database.in_transaction:
         raise InvalidRequestError("Bytes cannot be deleted as part of a transaction", "Collect after its end.")
     if registry.database.read_only and not dry_run:
-        raise ReadOnlyRegistryError(f"The registry at {registry.folder} is read-only for this user")
+        raise ReadOnlyRegistryError(f"The registry at {registry.place} is read-only for this user")
     registry.flush_reports()
     now = time.time()
     sorted_out = _Sorted(registry, now - grace_s, (now - keep_former_s) * 1000)

@@ -55,9 +55,8 @@ def _nearby(registry: Registry, record: ModelRecord, uri: str) -> Path | None:
     address = registry.weights.physical(uri)
     parsed = parse_object_uri(uri)
     local: Path | None
-    if parsed is not None:
-        path = registry.weights.objects.path(*parsed)
-        local = path if path.exists() else registry.weights.objects.find(parsed[0]) or path
+    if parsed is not None and not registry.weights.objects.remote:
+        local = registry.weights.objects.local(*parsed) or registry.weights.objects.path(*parsed)
     else:
         local = uris.local_path(address)
     if local is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from modelstore.errors import (
+    BlobNotFoundError,
     CorruptRegistryError,
     InvalidRequestError,
     NetworkFilesystemError,
@@ -18,7 +19,21 @@ from modelstore.errors import (
 from modelstore.ids import new_id
 from modelstore.registry import mounts
 
-__all__ = ["FORMAT", "FORMAT_FILE", "Form", "Kind", "create_form", "open_form", "read_form", "write_form"]
+if TYPE_CHECKING:
+    from modelstore.storage.buckets import Bucket
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_FILE",
+    "Form",
+    "Kind",
+    "create_form",
+    "open_bucket",
+    "open_form",
+    "read_form",
+    "refuse_bucket",
+    "write_form",
+]
 
 FORMAT_FILE: Final = "modelstore.json"
 FORMAT: Final = 1
@@ -76,27 +91,80 @@ def read_form(folder: Path) -> Form | None:
     """
     path = folder / FORMAT_FILE
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise InvalidRequestError(f"{folder} is no folder", "Name a folder for the registry.") from error
     except OSError as error:
         raise ReadOnlyRegistryError(f"{path} cannot be read ({error.strerror})", "Check its permissions.") from error
+    return _parsed(text, str(folder))
+
+
+def _parsed(text: bytes, place: str) -> Form:
     try:
-        record = json.loads(text)
+        record = json.loads(text.decode(errors="replace"))
         kind, version, identity = str(record["kind"]), int(record["format"]), str(record["id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptRegistryError(f"{path} is damaged", "Restore it from a backup.") from error
+        raise CorruptRegistryError(f"{FORMAT_FILE} of {place} is damaged", "Restore it from a backup.") from error
     if version <= FORMAT and kind == "local":
         return Form("local", identity)
     if version <= FORMAT and kind == "shared":
         return Form("shared", identity)
     raise NewerRegistryError(
-        f"The registry at {folder} is of kind {kind!r}, format {version}; this modelstore opens kinds 'local' and"
+        f"The registry at {place} is of kind {kind!r}, format {version}; this modelstore opens kinds 'local' and"
         f" 'shared' up to format {FORMAT}",
         'Upgrade with: pip install -U "modelstore-local"',
     )
+
+
+def open_bucket(bucket: Bucket, *, create: bool, shared: bool | None = None) -> Form:
+    """Return what a registry in a bucket is, made when there is none; it is always shared.
+
+    Of several hosts that make one at once all get the same, on stores that know how to write only what is not there.
+    On others one may go on for a while under an id that is forgotten; nothing is lost by that.
+
+    Args:
+        bucket: The registry's place.
+        create: Make it when there is none.
+        shared: False asks for one of this machine, which none in a bucket is.
+
+    Raises:
+        RegistryNotFoundError: There is none, and ``create`` is False.
+        InvalidRequestError: There is no such bucket, or ``shared`` is False.
+        NewerRegistryError, CorruptRegistryError: It cannot be opened.
+        ReadOnlyStorageError, StorageUnavailableError: The store refuses, or does not answer.
+    """
+    if shared is False:
+        raise InvalidRequestError(f"A registry in a bucket is always shared: {bucket.uri}", "Choose a folder.")
+    try:
+        return _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+    except BlobNotFoundError:
+        if not create:
+            raise RegistryNotFoundError(f"There is no registry at {bucket.uri}", "Check it, or create it.") from None
+    try:
+        bucket.create(FORMAT_FILE, _text(Form("shared", new_id())))
+        return _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+    except BlobNotFoundError as error:
+        raise InvalidRequestError(f"There is no bucket for {bucket.uri}", "Make the bucket first.") from error
+
+
+def refuse_bucket(place: str | os.PathLike[str], message: str, hint: str) -> None:
+    """Refuse a place in an object store where only a folder will do.
+
+    Raises:
+        InvalidRequestError: It is one.
+    """
+    from modelstore.storage.buckets import is_bucket
+
+    text = os.fspath(place)
+    if "://" in text and is_bucket(text):
+        raise InvalidRequestError(f"{message}: {text}", hint)
+
+
+def _text(form: Form) -> bytes:
+    record = {"format": FORMAT, "kind": form.kind, "id": form.id, "software": "modelstore"}
+    return json.dumps(record, indent=1).encode() + b"\n"
 
 
 def create_form(folder: Path, kind: Kind) -> Form:
@@ -128,10 +196,9 @@ def create_form(folder: Path, kind: Kind) -> Form:
 
 def write_form(folder: Path, form: Form, *, durable: bool) -> Path:
     """Write a format file beside its place, and return where; the caller gives it its name."""
-    record = {"format": FORMAT, "kind": form.kind, "id": form.id, "software": "modelstore"}
     temporary = folder / f"{FORMAT_FILE}.{os.urandom(6).hex()}.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(record, indent=1) + "\n")
+    with temporary.open("wb") as file:
+        file.write(_text(form))
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -76,7 +76,7 @@ def _missing(registry: Registry, text: str, which: Which) -> ModelNotFoundError:
             return ModelNotFoundError(f"The model {found[0].name!r} ({found[0].id}) {state}", hint)
     near = _nearest(registry, text)
     hint = "Did you mean " + " or ".join(repr(name) for name in near) + "?" if near else "Check the id or name."
-    return ModelNotFoundError(f"No model has the id or name {text!r:.200} in {registry.folder}", hint)
+    return ModelNotFoundError(f"No model has the id or name {text!r:.200} in {registry.place}", hint)
 
 
 def _nearest(registry: Registry, text: str) -> list[str]:

@@ -80,10 +80,10 @@ class Models:
         self._registry.refresh()
         record = reader.model(self._database, checked_id(model_id))
         if record is None:
-            raise ModelNotFoundError(f"There is no model {model_id} in {self._registry.folder}", "Check the id.")
+            raise ModelNotFoundError(f"There is no model {model_id} in {self._registry.place}", "Check the id.")
         if record.deleted and not deleted:
             raise ModelNotFoundError(
-                f"The model {model_id} was removed from {self._registry.folder}", "Its history can still be read."
+                f"The model {model_id} was removed from {self._registry.place}", "Its history can still be read."
             )
         return record
 

@@ -10,24 +10,34 @@ from modelstore import config
 from modelstore.errors import NetworkFilesystemError, ReadOnlyRegistryError
 from modelstore.registry import mounts
 
-__all__ = ["private_folder"]
+__all__ = ["known_registry", "private_folder"]
 
 
-def private_folder(location: Path, registry: str) -> Path:
+def known_registry(location: Path | str) -> str | None:
+    """Return the beginning of the id of the registry that this host last opened at a place; None for none.
+
+    For when the place itself cannot be asked.
+    """
+    name = _place(location)
+    folders = (config.index_folder(), _fallback() / "index")
+    found = [one for folder in folders for one in folder.glob(f"{name}-*") if (one / "registry.db").exists()]
+    return max(found, key=lambda one: one.stat().st_mtime).name[17:] if found else None
+
+
+def private_folder(location: Path | str, registry: str) -> Path:
     """Return the folder of this user's private index of a shared registry, made when it is missing.
 
     It lies on a local disk: where the user's home does not, in `/var/tmp`.
 
     Args:
-        location: The registry's folder.
+        location: The registry's folder, or the URI of its bucket.
         registry: The registry's id.
 
     Raises:
         NetworkFilesystemError: `MODELSTORE_INDEX` names a network filesystem.
         ReadOnlyRegistryError: No folder can be written, or the one in `/var/tmp` belongs to somebody else.
     """
-    place = hashlib.sha256(os.fsencode(os.path.realpath(location))).hexdigest()[:16]
-    name = f"{place}-{registry[:16]}"
+    name = f"{_place(location)}-{registry[:16]}"
     given = config.index_folder()
     network = mounts.network_filesystem(given)
     if network is not None and config.sources()["index"] == "MODELSTORE_INDEX":
@@ -41,7 +51,7 @@ def private_folder(location: Path, registry: str) -> Path:
         except OSError:
             if config.sources()["index"] == "MODELSTORE_INDEX":
                 raise ReadOnlyRegistryError(f"{given} cannot be written", "Check MODELSTORE_INDEX.") from None
-    own = Path(f"/var/tmp/modelstore-{os.getuid()}")  # noqa: S108 - its owner is checked
+    own = _fallback()
     try:
         own.mkdir(mode=0o700, exist_ok=True)
         if own.is_symlink() or own.stat().st_uid != os.getuid():
@@ -51,6 +61,15 @@ def private_folder(location: Path, registry: str) -> Path:
         raise ReadOnlyRegistryError(
             f"No local folder for the index can be written ({error})", "Set MODELSTORE_INDEX to a local folder."
         ) from error
+
+
+def _place(location: Path | str) -> str:
+    text = os.path.realpath(location) if isinstance(location, Path) else location
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def _fallback() -> Path:
+    return Path(f"/var/tmp/modelstore-{os.getuid()}")  # noqa: S108 - its owner is checked
 
 
 def _made(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError, ModelStoreError
+from modelstore.errors import InvalidRequestError, ModelStoreError, RegistryNotFoundError
 from modelstore.ids import new_writer, now_ms
 from modelstore.index import fold, ops
 from modelstore.index.database import Database
@@ -22,7 +22,7 @@ from modelstore.index.ingest import Ingested, append_own, ingest, rebuild
 from modelstore.journal import Draft, seal
 from modelstore.records.operations import Action, EntityKind, Operation
 from modelstore.registry import mounts
-from modelstore.registry.kinds import open_form
+from modelstore.registry.kinds import Form, open_form
 from modelstore.registry.lookback import Lookback
 from modelstore.registry.upkeep import Upkeep
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
+    from modelstore.storage.buckets import Bucket
     from modelstore.sync import Direction, Objects, Partner, SyncResult
 
 __all__ = ["Registry", "open_registry"]
@@ -61,14 +62,15 @@ class _Batch:
 
 
 class Registry(Lookback, Upkeep):
-    """A model registry in a folder of this machine.
+    """A model registry in a folder or a bucket.
 
     Safe to use from any number of threads and processes at once; a process that dies at any point leaves each change
     wholly done or not done at all. A context manager: leaving it waits for uploads and closes the database.
 
     Args:
-        uri: Folder of the registry (path or `file://` URI); None takes `MODELSTORE_REGISTRY` or the user's data folder.
-        create: Make the registry when the folder has none.
+        uri: Where the registry is: a path or `file://` URI, or an object store (`s3://`, `gs://`, `az://`); None takes
+            `MODELSTORE_REGISTRY` or the user's data folder.
+        create: Make the registry when there is none.
         cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
         actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
         shared: Whether the registry is one that several hosts use at once; None takes what it is, and makes a new one
@@ -79,7 +81,8 @@ class Registry(Lookback, Upkeep):
     Attributes:
         kind: "local" or "shared".
         id: The registry's id.
-        folder: The registry's folder.
+        bucket: The registry's place in an object store; None for one in a folder.
+        folder: The registry's folder; for one in a bucket that of this host's index.
         home: Where the journal of a shared registry is; None for a registry of one machine, and offline.
         private: Folder of the index: the registry's own, or, when that is shared, one on this host's disk.
 
@@ -102,7 +105,7 @@ class Registry(Lookback, Upkeep):
         shared: bool | None = None,
         offline: bool | None = None,
     ) -> None:
-        self.folder = _folder(config.registry_uri() if uri is None else uri)
+        place = _place(config.registry_uri() if uri is None else uri)
         self.actor = actor or config.actor()
         self.cache_folder = Path(cache).expanduser().absolute() if cache is not None else config.cache_folder()
         self._commits = 0
@@ -111,7 +114,13 @@ class Registry(Lookback, Upkeep):
         self._parts: dict[str, Any] = {}
         self._offline = offline
         self.home: Home | None = None
-        self.kind, self.id = open_form(self.folder, create=create, shared=shared)
+        self.bucket: Bucket | None = None
+        if isinstance(place, Path):
+            self.folder = place
+            self.kind, self.id = open_form(self.folder, create=create, shared=shared)
+        else:
+            self.bucket = place
+            self.kind, self.id = self._open_bucket(place, create=create, shared=shared)
         if self.kind == "shared":
             self._open_shared()
         else:
@@ -120,15 +129,40 @@ class Registry(Lookback, Upkeep):
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
+    def _open_bucket(self, bucket: Bucket, *, create: bool, shared: bool | None) -> Form:
+        """Find out what is in a bucket; offline, what this host knows of it."""
+        from modelstore.registry.kinds import open_bucket
+        from modelstore.registry.places import known_registry
+
+        if not self._is_offline():
+            return open_bucket(bucket, create=create, shared=shared)
+        known = known_registry(bucket.uri)
+        if known is None:
+            raise RegistryNotFoundError(
+                f"This host knows nothing of a registry at {bucket.uri}", "Open it once without MODELSTORE_OFFLINE."
+            )
+        return Form("shared", known)
+
+    def _is_offline(self) -> bool:
+        return config.offline() if self._offline is None else self._offline
+
     def _open_shared(self) -> None:
-        """Open this host's private index of a shared registry, and tie it to the journal in the registry's folder."""
-        from modelstore.journal.folder import FolderHome
+        """Open this host's private index of a shared registry, and tie it to the journal at the registry's place."""
         from modelstore.registry.places import private_folder
         from modelstore.registry.shared import SharedJournal
 
-        self.private = private_folder(self.folder, self.id)
-        home = FolderHome(self.folder)
-        offline = config.offline() if self._offline is None else self._offline
+        home: Home
+        if self.bucket is None:
+            from modelstore.journal.folder import FolderHome
+
+            self.private = private_folder(self.folder, self.id)
+            home = FolderHome(self.folder)
+        else:
+            from modelstore.journal.bucket import BucketHome
+
+            self.folder = self.private = private_folder(self.bucket.uri, self.id)
+            home = BucketHome(self.bucket)
+        offline = self._is_offline()
         if not offline:
             home.create()
             self.home = home
@@ -144,8 +178,13 @@ class Registry(Lookback, Upkeep):
 
     @property
     def uri(self) -> str:
-        """The registry's folder as a `file://` URI."""
-        return self.folder.as_uri()
+        """Where the registry is, as a URI."""
+        return self.folder.as_uri() if self.bucket is None else self.bucket.uri
+
+    @property
+    def place(self) -> str:
+        """Where the registry is, for people: a path, or the URI of a bucket."""
+        return str(self.folder) if self.bucket is None else self.bucket.uri
 
     @property
     def version(self) -> int:
@@ -406,8 +445,9 @@ class Registry(Lookback, Upkeep):
         """Return a registry with everything of this one but its index."""
         view = object.__new__(type(self))
         view.__dict__.update(
-            folder=self.folder, actor=self.actor, cache_folder=self.cache_folder, kind=self.kind, id=self.id,
-            private=self.private, home=None, database=database, _commits=0, _local=threading.local(), _writer=None,
+            folder=self.folder, bucket=self.bucket, actor=self.actor, cache_folder=self.cache_folder,
+            kind=self.kind, id=self.id, private=self.private, home=None, database=database, _commits=0,
+            _local=threading.local(), _writer=None,
             _parts={}, _offline=True,
         )  # fmt: skip
         return view
@@ -458,7 +498,7 @@ class Registry(Lookback, Upkeep):
             if worth_compacting(self):
                 compact(self)
         except ModelStoreError as error:
-            logger.warning("The registry at %s was not compacted: %s", self.folder, error)
+            logger.warning("The registry at %s was not compacted: %s", self.place, error)
 
     def __enter__(self) -> Self:
         return self
@@ -469,10 +509,10 @@ class Registry(Lookback, Upkeep):
         self.close()
 
     def __repr__(self) -> str:
-        return f"Registry({str(self.folder)!r})"
+        return f"Registry({self.place!r})"
 
 
-def _folder(uri: str | os.PathLike[str]) -> Path:
+def _place(uri: str | os.PathLike[str]) -> Path | Bucket:
     text = os.fspath(uri)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidRequestError(f"{text!r} is no folder for a registry")
@@ -485,11 +525,15 @@ def _folder(uri: str | os.PathLike[str]) -> Path:
         path = local_path(text)
         if path is not None:
             return path
+    from modelstore.storage import buckets
+
+    if buckets.is_bucket(text):
+        return buckets.Bucket(text)
     if scheme.lower() in _KNOWN_BUT_NOT_YET:
         raise InvalidRequestError(f"This version cannot open a registry at {scheme}://", "Open a folder instead.")
     raise InvalidRequestError(
         f"This version cannot keep a registry at {scheme}://",
-        "Open a folder, and let set_upload_destination() or output_uri send the weights there.",
+        "Open a folder or an object store; set_upload_destination() and output_uri can send the weights there.",
     )
 
 

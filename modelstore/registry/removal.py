@@ -109,7 +109,6 @@ def _exclusive_bytes(registry: Registry, records: Sequence[ModelRecord]) -> int:
             " LEFT JOIN models AS m ON m.id = p.entity WHERE p.digest = ? AND m.state IS NOT 2",
             (address, address[:-1] + "0", digest),
         )
-        path = registry.weights.objects.find(digest)
-        if path is not None and all(row[0] in ours for row in users):
-            total += path.stat().st_size
+        if all(row[0] in ours for row in users):
+            total += registry.weights.objects.size(digest) or 0
     return total

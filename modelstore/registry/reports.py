@@ -210,7 +210,7 @@ class Reports:
             with self._database.write():
                 # What is here now was touched just now, so a collection, which works in transactions, spares it
                 # until the report is written. It is not here when one took old garbage of the same bytes away.
-                if objects.path(fingerprint.digest, name).exists():
+                if objects.size(fingerprint.digest, name) is not None:
                     return fingerprint
 
     def address(self, place: Place, what: Literal["image", "media"], url: str) -> None:
@@ -232,7 +232,7 @@ class Reports:
             return
         if self._database.read_only:
             raise ReadOnlyRegistryError(
-                f"The registry at {self._registry.folder} is read-only for this user", "Check its permissions."
+                f"The registry at {self._registry.place} is read-only for this user", "Check its permissions."
             )
         (self._registry.models if kind == "model" else self._registry.tasks).get(entity)
         self._known.add((kind, entity))
@@ -372,10 +372,11 @@ class Reports:
         """
         if plot.digest is None:
             raise InvalidRequestError(f"{plot.title!r} / {plot.series!r} has no file here")
-        path = self._registry.weights.objects.path(plot.digest, plot.name or "file")
-        found = path if path.exists() else self._registry.weights.objects.find(plot.digest)
+        name = plot.name or "file"
+        found = self._registry.weights.object_file(plot.digest, name)
         if found is None:
-            raise BlobNotFoundError(f"The file of the plot {plot.title!r} / {plot.series!r} is missing: {path}")
+            where = self._registry.weights.objects.uri(plot.digest, name)
+            raise BlobNotFoundError(f"The file of the plot {plot.title!r} / {plot.series!r} is missing: {where}")
         return found
 
 

@@ -54,7 +54,7 @@ class Tasks:
         text = task_id.strip() if isinstance(task_id, str) else task_id
         record = reader.task(self._database, text) if is_id(text) else None
         if record is None or (record.deleted and not deleted):
-            raise TaskNotFoundError(f"There is no task {task_id!r:.80} in {self._registry.folder}", "Check the id.")
+            raise TaskNotFoundError(f"There is no task {task_id!r:.80} in {self._registry.place}", "Check the id.")
         return record
 
     def find(self, *, as_of: Moment | None = None, **filters: Any) -> list[TaskRecord]:
@@ -101,7 +101,7 @@ class Tasks:
         names = [record.name for record in reader.projects(self._database)]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = "Did you mean " + " or ".join(repr(n) for n in near) + "?" if near else "Check the name."
-        raise ProjectNotFoundError(f"No projects found when searching for {name!r} in {self._registry.folder}", hint)
+        raise ProjectNotFoundError(f"No projects found when searching for {name!r} in {self._registry.place}", hint)
 
     def project_name(self, value: str) -> str:
         """Return a project's full name, given that or the id of a project.
@@ -114,7 +114,7 @@ class Tasks:
             (record.name for record in reader.projects(self._database) if value in (record.id, record.name)), None
         )
         if name is None and is_id(value):
-            raise ProjectNotFoundError(f"No project has the id {value} in {self._registry.folder}", "Give its name.")
+            raise ProjectNotFoundError(f"No project has the id {value} in {self._registry.place}", "Give its name.")
         return name if name is not None else value
 
     def projects(self) -> list[ProjectRecord]:

@@ -330,7 +330,7 @@ class Uploads:
             stranded, self._stranded = self._stranded, []
         if not stranded or self._left:
             return
-        ending.send_in_a_child(self._registry.folder, self._registry.actor, stranded)
+        ending.send_in_a_child(self._registry.uri, self._registry.actor, stranded)
         for upload in self.pending():
             if upload.id in stranded:
                 error = UploadError(

@@ -85,13 +85,8 @@ class Weights(LocalCopies):
         normalised = uris.normalise(uri)
         if kept:
             uris.refuse_secrets(normalised)
-        root = str(self.objects.root)
-        path = uris.local_path(uri) if normalised.startswith("file://") else None
-        if path is not None and str(path).startswith(f"{root}/sha256/"):
-            parts = path.relative_to(root).parts
-            if len(parts) == 4 and len(parts[2]) == 64:
-                return object_uri(f"sha256:{parts[2]}", parts[3])
-        return normalised
+        own = self.objects.named(normalised)
+        return normalised if own is None else object_uri(*own)
 
     def described(self, uri: str | None) -> dict[str, Any]:
         """Return what is known of the bytes behind a logical URI without reading them: digest and size of own objects.
@@ -102,11 +97,10 @@ class Weights(LocalCopies):
         parsed = parse_object_uri(uri) if uri is not None else None
         if parsed is None:
             return {"digest": None, "size": None}
-        path = self.objects.path(*parsed)
-        try:
-            return {"digest": parsed[0], "size": os.stat(path).st_size}
-        except FileNotFoundError:
-            raise BlobNotFoundError(f"This registry has no object {path}", "Check the URI.") from None
+        size = self.objects.size(*parsed)
+        if size is None:
+            raise BlobNotFoundError(f"This registry has no object {self.objects.uri(*parsed)}", "Check the URI.")
+        return {"digest": parsed[0], "size": size}
 
     def shown(self, uri: str) -> str:
         """Return a URI for messages: as other programs understand it, and without credentials."""
@@ -204,6 +198,8 @@ class Weights(LocalCopies):
         if parsed is None:
             return True
         digest, name = parsed
+        if self.objects.remote:
+            return self.objects.size(digest, name) is not None
         try:
             status = os.stat(self.objects.path(digest, name))
         except FileNotFoundError:

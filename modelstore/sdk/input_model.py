@@ -222,7 +222,7 @@ class InputModel(Model):
             return
         if task._registry.folder != self._registry.folder:
             raise InvalidRequestError(
-                f"The model {self._model_id} is in {self._registry.folder}, the task in {task._registry.folder}",
+                f"The model {self._model_id} is in {self._registry.place}, the task in {task._registry.place}",
                 "Import the model into the task's registry.",
             )
         self.refresh()

@@ -15,16 +15,16 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidRequestError, InvalidUriError
+from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidRequestError, InvalidUriError, StorageError
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, hash_file
-from modelstore.storage.uris import join
+from modelstore.storage.uris import join, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 __all__ = [
@@ -51,14 +51,14 @@ class StoredObject(NamedTuple):
 
     Attributes:
         digest: ``sha256:<hex>``.
-        paths: Its files, by name; several when it was stored under several names. None at all is what a process
-            killed at the wrong moment leaves.
-        size: Bytes on disk, of all names together where they are no hard links of each other.
+        names: Its file names; several when it was stored under several. None at all is what a process killed at the
+            wrong moment leaves.
+        size: Bytes kept, of all names together where they are no hard links of each other.
         changed_at: When it was last stored, seconds since 1970: storing what is there already counts.
     """
 
     digest: str
-    paths: tuple[Path, ...]
+    names: tuple[str, ...]
     size: int
     changed_at: float
 
@@ -70,7 +70,8 @@ class ObjectStore:
         root: The ``objects`` folder; made when first written to.
     """
 
-    __slots__ = ("_synced", "_tmp", "root")
+    remote: ClassVar[bool] = False
+    """Whether the bytes lie where no program can open them as files."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -155,6 +156,78 @@ class ObjectStore:
             return None
         return Path(folder, min(names)) if names else None
 
+    def uri(self, digest: str, filename: str) -> str:
+        """Return where that object is, or would be, as other programs understand it."""
+        return self.path(digest, filename).as_uri()
+
+    def address(self, digest: str, filename: str) -> str | None:
+        """Return where a content can be read, preferably under that file name; None when it is not here."""
+        found = self.local(digest, filename)
+        return None if found is None else str(found)
+
+    def local(self, digest: str, filename: str) -> Path | None:
+        """Return a file of this machine with a content, preferably of that name; None when there is none."""
+        path = self.path(digest, filename)
+        return path if path.exists() else self.find(digest)
+
+    def named(self, uri: str) -> tuple[str, str] | None:
+        """Return digest and file name of what lies at a normalised URI in this store; None for any other URI."""
+        path = local_path(uri) if uri.startswith("file://") else None
+        if path is None or not str(path).startswith(f"{self.root}/sha256/"):
+            return None
+        parts = path.relative_to(self.root).parts
+        return (f"sha256:{parts[2]}", parts[3]) if len(parts) == 4 and len(parts[2]) == 64 else None
+
+    def size(self, digest: str, filename: str | None = None) -> int | None:
+        """Return the bytes of an object under that name, or under any for None; None when it is not here."""
+        path = self.find(digest) if filename is None else self.path(digest, filename)
+        try:
+            return None if path is None else path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def sizes(self) -> Callable[[str, str], int | None]:
+        """Return a way to ask for the sizes of many: of a digest under a file name, or else under any."""
+
+        def ask(digest: str, filename: str) -> int | None:
+            named = self.size(digest, filename)
+            return self.size(digest) if named is None else named
+
+        return ask
+
+    def lacking(self, wanted: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those digests and file names under which there is no object."""
+        return {(digest, name) for digest, name in wanted if not self.path(digest, name).exists()}
+
+    def damaged(self, digest: str) -> Iterator[tuple[str, str]]:
+        """Read an object under all its names, and yield those whose bytes are others, with what is wrong."""
+        read: dict[tuple[int, int], str] = {}
+        for path in self._paths(_hex(digest)):
+            try:
+                status = path.stat()
+                if (status.st_dev, status.st_ino) not in read:
+                    read[status.st_dev, status.st_ino] = hash_file(path).digest
+            except (FileNotFoundError, BlobNotFoundError):
+                continue  # removed meanwhile
+            except (StorageError, OSError) as error:
+                yield path.name, f"{path} cannot be read ({error})"
+                continue
+            found = read[status.st_dev, status.st_ino]
+            if found != digest:
+                yield path.name, f"{path} has the digest {found}"
+
+    def set_aside(self, digest: str, filename: str, folder: Path) -> Path:
+        """Move what lies under a name into a folder of this machine, and return where.
+
+        Raises:
+            StorageError: It cannot be moved; it stays.
+        """
+        target = folder / f"{_hex(digest)}.{os.urandom(4).hex()}.{filename}"
+        with translated(target, writing=True):
+            folder.mkdir(exist_ok=True)
+            self.path(digest, filename).rename(target)
+        return target
+
     def verify(self, digest: str) -> Fingerprint:
         """Read the whole object and return its fingerprint.
 
@@ -216,7 +289,7 @@ class ObjectStore:
                     except FileNotFoundError:
                         continue
                     paths = self._paths(name)
-                    yield StoredObject(f"sha256:{name}", tuple(paths), _size(paths), changed_at)
+                    yield StoredObject(f"sha256:{name}", tuple(path.name for path in paths), _size(paths), changed_at)
 
     def changed_at(self, digest: str) -> float | None:
         """Return when an object was last stored, seconds since 1970; None when there is none."""

@@ -233,18 +233,15 @@ class RegistryPartner:
         found = {
             one.digest: one
             for one in reversed(references(database))
-            if (entities is None or one.entity in entities)
-            and (chosen is None or one.entity in chosen)
-            and not objects.path(one.digest, one.name).exists()
+            if (entities is None or one.entity in entities) and (chosen is None or one.entity in chosen)
         }
-        return list(found.values())
+        lacking = objects.lacking((one.digest, one.name) for one in found.values())
+        return [one for one in found.values() if (one.digest, one.name) in lacking]
 
     def address(self, need: Reference) -> Address | None:
-        """Return the path of its file; None when it has none."""
-        objects = self.registry.weights.objects
-        path = objects.path(need.digest, need.name)
-        found = path if path.exists() else objects.find(need.digest)
-        return None if found is None else Address(str(found))
+        """Return the path or URI of its bytes; None when it has them not."""
+        found = self.registry.weights.objects.address(need.digest, need.name)
+        return None if found is None else Address(found)
 
     def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
         """Keep the bytes that are at an address; see `Partner`."""
