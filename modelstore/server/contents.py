@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, get_args
 from urllib.parse import quote
@@ -73,13 +74,10 @@ async def read_object(call: Call) -> Response:
 
 
 def _open(call: Call, digest: str, name: str) -> tuple[int, int]:
-    objects = call.registry.weights.objects
-    for path in (objects.path(digest, name), objects.find(digest)):
-        if path is not None:
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                continue
+    path = call.registry.weights.object_file(digest, name)  # of a bucket's, the copy in this host's cache
+    if path is not None:
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             return descriptor, os.fstat(descriptor).st_size
     raise BlobNotFoundError(f"There is no object {digest}", "`POST /v1/objects/missing` lists what is wanted.")
 

@@ -23,7 +23,7 @@ PATH = f"/v1/objects/{DIGEST}/net.pt"
 
 
 def stored(team: Registry) -> list[str]:
-    return [one.digest for one in team.weights.objects.iterate() if one.paths]
+    return [one.digest for one in team.weights.objects.iterate() if one.names]
 
 
 def unfinished(team: Registry) -> list[str]:
