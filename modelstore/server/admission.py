@@ -51,6 +51,7 @@ def take_in(registry: Registry, parcel: Parcel, who: Token, max_ahead_ms: int) -
         latest = now_ms() + max_ahead_ms
         for operation in new:
             _check(operation, latest)
+        _check_kinds(connection, new)
         if who.role != "admin":
             _check_owner(connection, new, who)
         heads = _believed(connection, parcel, who)
@@ -92,6 +93,20 @@ def _check(operation: Operation, latest: int) -> None:
     plot = changes.get("plot") if operation.action == "report" else None
     if plot is not None and "name" in plot and sanitise_filename(plot["name"]) != plot["name"]:
         raise InvalidOperationError(f"The operation {operation.stamp} has a file name that no object can have")
+
+
+def _check_kinds(connection: Any, new: list[Operation]) -> None:
+    """See that no entity is a model for one and a task for another: ids are random, so that is no accident."""
+    kinds: dict[str, str] = {}
+    for operation in new:
+        entity = operation.entity
+        if entity not in kinds:
+            row = connection.execute("SELECT entity_kind FROM ops WHERE entity = ? LIMIT 1", (entity,)).fetchone()
+            kinds[entity] = operation.kind if row is None else row[0]
+        if kinds[entity] != operation.kind:
+            raise InvalidOperationError(
+                f"The operation {operation.stamp} is on the {operation.kind} {entity}, which is a {kinds[entity]} here"
+            )
 
 
 def _check_owner(connection: Any, new: list[Operation], who: Token) -> None:

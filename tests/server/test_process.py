@@ -144,3 +144,46 @@ def test_workers_end_when_whoever_looks_after_them_is_killed(tmp_path: Path) -> 
                 break
         else:
             pytest.fail("somebody still listens")
+
+
+@pytest.mark.long
+def test_fifty_people_who_sync_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each edits what all have, and what only he has, round after round, without waiting for the others."""
+    with Registry(tmp_path / "team") as team, server_process(team.folder, "--workers", "2") as server:
+        common = [team.models.create(name=f"common{n}").id for n in range(10)]
+        failures: list[BaseException] = []
+
+        def person(number: int) -> None:
+            folder = tmp_path / f"p{number}"
+            try:
+                with Registry(folder, actor=f"p{number}@x", cache=tmp_path / "cache") as mine:
+                    for turn in range(5):
+                        mine.sync(server.url)
+                        mine.models.tag(common[(number + turn) % 10], add=[f"p{number}-{turn}"])
+                        _store(mine, folder, f"{number} {turn}")
+                    mine.sync(server.url)
+            except BaseException as error:  # noqa: BLE001 - told in the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=person, args=(number,)) for number in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        tags = {tag for model in common for tag in team.models.get(model).tags}
+        assert tags == {f"p{number}-{turn}" for number in range(50) for turn in range(5)}
+        assert len(list(team.operations())) == 10 + 2 * 250
+        assert len(list(team.weights.objects.iterate())) == 250
+        assert read_index(team.database.connection) == fold(o for _, o in team.operations())
+        assert [f for f in team.check(deep=True) if f.severity == "error"] == []
+        with Registry(tmp_path / "late") as late:
+            late.sync(server.url, with_objects="none")
+            assert read_index(late.database.connection) == read_index(team.database.connection)
+
+
+def _store(registry: Registry, folder: Path, text: str) -> None:
+    file = folder / "net.pt"
+    file.write_text(text)
+    objects = registry.weights.objects
+    registry.models.create(name=text, uri=objects.put(*objects.snapshot(file), file.name))

@@ -6,11 +6,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -26,8 +27,10 @@ from modelstore.errors import ModelStoreError
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.records.operations import Operation
 from modelstore.registry import Registry
-from modelstore.sync import RegistryPartner, partners, sync
+from modelstore.sync import Partner, RegistryPartner, partners, sync
+from modelstore.sync.http import HttpPartner
 from modelstore.testing.reference import fold, read_index
+from modelstore.testing.servers import Servers
 
 _NAMES = st.sampled_from(["one", "two", "three"])
 _SIDES = st.integers(0, 4)
@@ -39,21 +42,24 @@ class _CutError(Exception):
     """The line went dead."""
 
 
-class _Cut(RegistryPartner):
-    """A partner whose line goes dead after so many parcels."""
+class _Cut:
+    """Another partner whose line goes dead after so many parcels."""
 
-    def __init__(self, registry: Registry, after: int) -> None:
-        super().__init__(registry)
+    def __init__(self, partner: Partner, after: int) -> None:
+        self._partner = partner
         self._left = after
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._partner, name)
+
     def parcels(self, *known: Any) -> Iterator[Any]:
-        for parcel in super().parcels(*known):
+        for parcel in self._partner.parcels(*known):
             self._tick()
             yield parcel
 
     def take_in(self, parcel: Any) -> Any:
         self._tick()
-        return super().take_in(parcel)
+        return self._partner.take_in(parcel)
 
     def _tick(self) -> None:
         if self._left == 0:
@@ -84,6 +90,9 @@ class Meetings(RuleBasedStateMachine):
             (place / "modelstore.json").write_text(json.dumps(record | {"id": ids.new_id()}))
             self.sides.append(Registry(place, actor=f"p{number}@host", cache=self.folder / "cache"))
             self.known.append(set())
+
+    def partner(self, side: int) -> Partner:
+        return RegistryPartner(self.sides[side])
 
     def _note(self, side: int) -> None:
         for _, operation in self.sides[side].operations():
@@ -153,9 +162,11 @@ class Meetings(RuleBasedStateMachine):
     def meet(self, one: int, other: int, direction: Any, only: dict[str, str] | None, cut: int | None) -> None:
         if one == other:
             return
-        partner = RegistryPartner(self.sides[other]) if cut is None else _Cut(self.sides[other], cut)
+        partner = self.partner(other)
+        line: Any = partner if cut is None else _Cut(partner, cut)
         with suppress(_CutError):
-            sync(self.sides[one], partner, direction=direction, only=only)
+            sync(self.sides[one], line, direction=direction, only=only)
+        partner.close()
         self._note(one)
         self._note(other)
 
@@ -181,15 +192,32 @@ class Meetings(RuleBasedStateMachine):
         if not self.sides:
             return
         for _ in range(2):
-            for other in self.sides[1:]:
-                sync(self.sides[0], RegistryPartner(other))
+            for other in range(1, 5):
+                with closing(self.partner(other)) as partner:
+                    sync(self.sides[0], partner)
         expected = fold(self.everything.values())
         for registry in self.sides:
             assert {o.stamp for _, o in registry.operations()} == self.everything.keys()
             assert read_index(registry.database.connection) == expected
             assert read_strays(registry.database.connection) == []
-        for other in self.sides[1:]:
-            assert sync(self.sides[0], RegistryPartner(other)).nothing
+        for other in range(1, 5):
+            with closing(self.partner(other)) as partner:
+                assert sync(self.sides[0], partner).nothing
+
+
+class MeetingsOfServers(Meetings):
+    """Everybody runs a server over his registry, and asks those of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.servers = Servers()
+
+    def partner(self, side: int) -> Partner:
+        return HttpPartner(self.servers.url(self.sides[side].folder))
+
+    def teardown(self) -> None:
+        with self.servers:
+            super().teardown()
 
 
 def test_registries_that_meet_in_any_way_end_equal(tmp_path: Path) -> None:
@@ -198,3 +226,15 @@ def test_registries_that_meet_in_any_way_end_equal(tmp_path: Path) -> None:
         pass
     Meetings.template = tmp_path / "template"
     run_state_machine_as_test(Meetings)
+
+
+@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.long)])
+def test_registries_that_meet_through_servers_end_equal(tmp_path: Path, examples: int) -> None:
+    """The same, on real sockets."""
+    pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+    with Registry(tmp_path / "template"):
+        pass
+    Meetings.template = tmp_path / "template"
+    run_state_machine_as_test(
+        MeetingsOfServers, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
+    )
