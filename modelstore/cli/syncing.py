@@ -105,6 +105,10 @@ def _exchange(
         files = f", {moved.objects} {'file' if moved.objects == 1 else 'files'} ({size(moved.bytes)})"
         changes = f"{moved.operations:,} {'change' if moved.operations == 1 else 'changes'}"
         print_lines([f"{would}{what}: {changes}{'' if dry_run else files}"])
+        if moved.left:
+            names = ", ".join(plain(actor or "nobody") for actor, _ in moved.left.most_common(3))
+            count = moved.left.total()
+            print_lines([f"  {count:,} of others ({names}) stay here: they, or an admin, can push them"])
         if moved.unavailable:
             print_lines([f"  the bytes of {len(moved.unavailable)} are nowhere on the side that sends them"])
     if result.conflicts:
@@ -120,6 +124,7 @@ def _as_record(result: SyncResult) -> dict[str, Any]:
             "objects": moved.objects,
             "bytes": moved.bytes,
             "unavailable": moved.unavailable,
+            "left": dict(moved.left),
         }
         for name, moved in (("sent", result.sent), ("received", result.received))
     }

@@ -34,10 +34,11 @@ Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class Whoami(Struct):
-    """Who asks: the name of the token ("" where none is needed) and its role."""
+    """Who asks: name of the token ("" where none is needed), role, and patterns of actors that it writes as."""
 
     name: str
     role: str
+    actors: list[str]
 
 
 class Limits(Struct):

@@ -49,7 +49,7 @@ async def openapi(_: Call) -> Response:
 async def registry(call: Call) -> Response:
     """Answer which registry this is."""
     found = call.registry
-    you = forms.Whoami(call.who.name, call.who.role)
+    you = forms.Whoami(call.who.name, call.who.role, list(call.who.actors))
     limits = forms.Limits(call.service.settings.max_body)
     return json_answer(
         forms.RegistryInfo(found.id, found.kind, SCHEMA_VERSION, "modelstore", __version__, API, you, limits)

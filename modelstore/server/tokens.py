@@ -15,11 +15,11 @@ import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from modelstore.errors import CorruptRegistryError, InvalidRequestError, NotFoundError
 from modelstore.ids import now_ms, to_datetime
+from modelstore.sync.actors import Scribe
 
 if TYPE_CHECKING:
     from modelstore.registry import Registry
@@ -61,8 +61,7 @@ class Token:
 
     def writes_as(self, actor: str) -> bool:
         """Tell whether operations of an actor are its own."""
-        own = actor == self.name or actor.startswith(f"{self.name}@")
-        return own or any(fnmatchcase(actor, pattern) for pattern in self.actors)
+        return Scribe(self.name, self.actors).writes_as(actor)
 
 
 ANYBODY: Final = Token("", "admin")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
@@ -41,6 +42,7 @@ class Moved:
         objects: Files of bytes that the receiver lacked.
         bytes: Their size.
         unavailable: Digests that the receiver wants and the sender has not.
+        left: Operations by actor that the receiver takes only from those who made them, or from an admin.
     """
 
     operations: int = 0
@@ -48,6 +50,7 @@ class Moved:
     objects: int = 0
     bytes: int = 0
     unavailable: list[str] = field(default_factory=list)
+    left: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -166,11 +169,18 @@ class _Exchange:
         self, sender: Partner, receiver: Partner, has: Knowledge, known: Knowledge, moved: Moved, what: str
     ) -> None:
         chosen = None if self.only is None else sender.select(self.only)
+        left: set[str] = set()
         for parcel in sender.parcels(known, has):
             operations, heads = parcel.operations, parcel.heads
             if chosen is not None:
-                # What is left out stays unknown to the receiver, so he may say nothing about its writers.
                 operations, heads = [o for o in operations if o.entity in chosen], {}
+            refused = [o for o in operations if not receiver.takes(o)]
+            if refused:
+                operations = [o for o in operations if receiver.takes(o)]
+                moved.left.update(o.actor for o in refused)
+                left.update(o.stamp[16:] for o in refused)
+            # What is left out stays unknown to the receiver, so he may say nothing about its writers.
+            heads = {writer: stamp for writer, stamp in heads.items() if writer not in left}
             if self.dry_run:
                 moved.operations += len(operations)
                 moved.entities.update(operation.entity for operation in operations)

@@ -12,11 +12,13 @@ from urllib.parse import quote
 
 from modelstore.errors import InvalidRequestError, NotFoundError, RegistryNotFoundError
 from modelstore.index.ingest import Ingested
+from modelstore.records.operations import Operation
 from modelstore.registry.references import Reference
 from modelstore.storage.fingerprints import Progress
 from modelstore.storage.retries import Patience
 from modelstore.storage.transfer import Address, download
 from modelstore.storage.uris import local_path
+from modelstore.sync.actors import Scribe
 from modelstore.sync.client import FAILURES, Client, lines_of
 from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel
 from modelstore.sync.wire import heads_line, knowledge_record, read_knowledge, read_parcels, read_reference
@@ -49,6 +51,8 @@ class HttpPartner:
         try:
             info = self._client.get("/v1/registry")
             self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
+            you = info["you"]
+            self._own = None if you["role"] != "write" else Scribe(you["name"], tuple(you["actors"]))
         except NotFoundError as error:
             self.close()
             raise RegistryNotFoundError(error.message, error.hint) from error
@@ -94,6 +98,10 @@ class HttpPartner:
         headers = {"Content-Type": "application/json"}
         with self._client.request("POST", "/v1/journal/pull", headers, body) as response:
             yield from read_parcels(lines_of(response))
+
+    def takes(self, operation: Operation) -> bool:
+        """Tell whether the token may bring an operation: with the role write, only what its own actors have made."""
+        return self._own is None or self._own.writes_as(operation.actor)
 
     def take_in(self, parcel: Parcel) -> Ingested:
         """Take a parcel in; a large one in pieces that end where transactions do, the heads with the last."""

@@ -106,6 +106,10 @@ class Partner(Protocol):
         """
         ...
 
+    def takes(self, operation: Operation) -> bool:
+        """Tell whether it would take an operation in from this side; what it would not stays where it is."""
+        ...
+
     def take_in(self, parcel: Parcel) -> Ingested:
         """Take a parcel in: all of it, durably, or nothing."""
         ...
@@ -211,6 +215,10 @@ class RegistryPartner:
             if len(page) < _PAGE:
                 return
             after = page[-1].stamp
+
+    def takes(self, operation: Operation) -> bool:  # noqa: ARG002 - anybody's
+        """Whoever can open a registry may write it."""
+        return True
 
     def take_in(self, parcel: Parcel) -> Ingested:
         """Take a parcel in, in one transaction."""

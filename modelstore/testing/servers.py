@@ -105,7 +105,8 @@ def server_process(registry: Path, *arguments: str, env: dict[str, str] | None =
     command = [sys.executable, "-m", "modelstore", "serve", "--registry", str(registry), *ports, *arguments]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **(env or {})},
+            command, stdout=subprocess.PIPE, stderr=errors, text=True,
+            env={**os.environ, "TMPDIR": str(registry.parent), **(env or {})},
             start_new_session=True,
         )  # fmt: skip
     try:

@@ -21,6 +21,7 @@ from modelstore.errors import (
     RegistryNotFoundError,
     StorageUnavailableError,
 )
+from modelstore.index.heads import read_strays
 from modelstore.registry import Registry
 from modelstore.server import Tokens
 from modelstore.storage import retries
@@ -97,18 +98,26 @@ def test_a_token_is_in_no_address_no_database_and_no_message(team: Registry, ann
 
 
 def test_roles_of_a_sync(team: Registry, ann: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading needs no more than read; what others have made is passed on by an admin alone."""
+    """Reading needs no more than read; what others have made stays here, and is told, unless an admin brings it."""
     secrets = {role: Tokens(team).create(role, role) for role in ("read", "write", "admin")}
     theirs = team.models.create(name="theirs").id
     monkeypatch.setenv("MODELSTORE_TOKEN", secrets["read"])
     assert ann.sync(url, direction="pull").received.operations == 1
-    ann.models.tag(theirs, add=["mine"])
-    monkeypatch.setenv("MODELSTORE_TOKEN", secrets["write"])
-    with pytest.raises(AccessDeniedError, match="ann@laptop"):
+    ann.models.tag(theirs, add=["ann's"])
+    with pytest.raises(AccessDeniedError, match="'write'"):
         ann.sync(url)
+
+    monkeypatch.setenv("MODELSTORE_TOKEN", secrets["write"])
+    ann.actor = "write@laptop"
+    ann.models.tag(theirs, add=["mine"])
+    for sent in (1, 0):
+        moved = ann.sync(url).sent
+        assert (moved.operations, moved.left) == (sent, {"ann@laptop": 1})
+    assert list(team.models.get(theirs).tags) == ["mine"]
     monkeypatch.setenv("MODELSTORE_TOKEN", secrets["admin"])
     assert ann.sync(url).sent.operations == 1
     assert state(ann) == state(team)
+    assert read_strays(team.database.connection) == []
 
 
 def test_what_is_no_server_is_told(ann: Registry, tmp_path: Path) -> None:
