@@ -9,7 +9,6 @@ The digest is taken of the bytes as they arrive, and of those that lie there whe
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 from modelstore.errors import IntegrityError, InvalidRequestError, NotFoundError, StorageFullError
 from modelstore.ids import is_digest
 from modelstore.server.answers import RefusedError
+from modelstore.storage.claims import claim
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Hasher
 from modelstore.storage.objects import ObjectStore, object_uri, sanitise_filename
@@ -87,7 +87,7 @@ class Uploads:
             upload_id = _id(who, digest, name, number)
             path = folder / f"upload-{upload_id}"
             with translated(path, writing=True):
-                descriptor = _claim(path, create=True)
+                descriptor = claim(path, create=True)
                 if descriptor is None:
                     continue
                 try:
@@ -128,7 +128,7 @@ class Uploads:
         upload = self.get(who, upload_id)
         path = self._path(upload_id)
         with translated(path, writing=True):
-            descriptor = _claim(path, create=False)
+            descriptor = claim(path, create=False)
             if descriptor is None:
                 raise _busy()
             try:
@@ -171,7 +171,7 @@ class Uploads:
         """
         self.get(who, upload_id)
         path = self._path(upload_id)
-        descriptor = _claim(path, create=False)
+        descriptor = claim(path, create=False)
         if descriptor is None:
             raise _busy()
         try:
@@ -296,31 +296,6 @@ def checked_name(digest: str, name: str) -> None:
 
 def _id(who: Token, digest: str, name: str, number: int) -> str:
     return hashlib.sha256(f"{who.name}\n{digest}\n{name}\n{number}".encode()).hexdigest()[:32]
-
-
-def _claim(path: Path, *, create: bool) -> int | None:
-    """Open a file that nobody else has claimed until it is closed; None where somebody has."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    while True:
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(path, descriptor):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # it became an object, or was dropped, since it was opened
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _describe(path: Path, record: dict[str, object]) -> None:

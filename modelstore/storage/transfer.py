@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelstore.errors import IntegrityError
+from modelstore.storage.claims import claim
 from modelstore.storage.downloads import Download, Resumable, check_size
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, hash_file
@@ -169,6 +171,9 @@ def fetch_object(
 ) -> Fingerprint:
     """Bring an object into a store: it appears there complete and verified, or not at all.
 
+    What comes from a server that calls the content by its digest is continued after a kill, by whichever process asks
+    for it next.
+
     Args:
         store: Where to.
         uri: Where from; anything fsspec opens, or a path.
@@ -182,13 +187,46 @@ def fetch_object(
         StorageError: As `download`, or as `ObjectStore.put`.
     """
     snapshot = store.temporary()
+    claimed = None
+    if local_path(uri) is None:
+        kept = snapshot.with_name(f"fetch-{digest.removeprefix('sha256:')}")
+        with suppress(OSError):  # where a filesystem has no locks, it is begun anew each time
+            claimed = claim(kept, create=True)
+        if claimed is not None:
+            snapshot = kept
+    partial = _Continued(digest)
     try:
-        done = download(uri, snapshot, storage_options=storage_options, progress=progress, expected_digest=digest)
+        done = fetch(uri, snapshot, partial=partial, progress=progress, storage_options=storage_options)
+        if done.fingerprint.digest != digest:
+            partial.resumable = False
+            raise IntegrityError(f"{redact(uri)!r} has the digest {done.fingerprint.digest}, not {digest}.")
+        with translated(snapshot, writing=True):
+            sys.audit("modelstore.step", "transfer.object.1")
+            fsync_file(snapshot)
         sys.audit("modelstore.step", "transfer.object.2")
         store.put(snapshot, done.fingerprint, filename)
+    except BaseException:
+        if claimed is None or not partial.resumable:
+            snapshot.unlink(missing_ok=True)
+        raise
     finally:
-        snapshot.unlink(missing_ok=True)
+        if claimed is not None:
+            os.close(claimed)
     return done.fingerprint
+
+
+class _Continued:
+    """What is known of the beginning of an object: its ETag, where that is its digest, and nothing otherwise."""
+
+    def __init__(self, digest: str) -> None:
+        self.etag: str | None = f'"{digest}"'
+        self.total_bytes: int | None = None
+        self.resumable = True
+
+    def begin(self, etag: str | None, total_bytes: int | None) -> None:
+        """See `Resumable`."""
+        self.total_bytes = total_bytes
+        self.resumable = etag == self.etag
 
 
 def fsync_file(path: Path) -> None:

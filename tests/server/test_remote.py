@@ -8,7 +8,9 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from modelstore.errors import (
     AccessDeniedError,
+    BlobNotFoundError,
     InvalidRequestError,
     InvalidUriError,
     RegistryNotFoundError,
@@ -24,7 +27,7 @@ from modelstore.errors import (
 from modelstore.index.heads import read_strays
 from modelstore.registry import Registry
 from modelstore.server import Tokens
-from modelstore.storage import retries
+from modelstore.storage import retries, transfer
 from modelstore.sync import http
 from modelstore.sync.credentials import forget_token, save_token, token_for
 from modelstore.sync.http import HttpPartner
@@ -140,7 +143,7 @@ def test_a_server_that_cannot_be_reached_is_told(ann: Registry, impatient: None)
 
 
 @contextmanager
-def cutting(url: str, after: Iterator[int]) -> Iterator[str]:
+def cutting(url: str, after: Iterator[int | None]) -> Iterator[str]:
     """A line to a server that goes dead after so many bytes, connection by connection; then it stays whole."""
     port = int(url.rpartition(":")[2])
     listening = socket.create_server(("127.0.0.1", 0))
@@ -237,6 +240,35 @@ def test_an_upload_is_continued_by_another_process(
     ann.sync(url)
     assert sum(sent) == 2_000_000
     assert [one.size for one in team.weights.objects.iterate()] == [len(data)]
+
+
+def test_a_download_is_continued_by_another_process(
+    team: Registry, ann: Registry, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    """What has arrived is not fetched again."""
+    data = os.urandom(30_000_000)
+    model = stored(team, tmp_path, data)
+    ann.sync(url, with_objects="none")
+    with cutting(url, chain([None], repeat(18_000_000, 1), repeat(0))) as line:
+        ann.remotes.add("team", line)
+        with pytest.raises(BlobNotFoundError):
+            ann.weights.local_copy(ann.models.get(model))
+    (left,) = (ann.folder / "objects" / "tmp").iterdir()
+    arrived = left.stat().st_size
+    assert 10_000_000 < arrived < 18_000_000
+
+    received: list[int] = []
+    fetch = transfer.fetch
+
+    def noted(*args: Any, **options: Any) -> Any:
+        received.append((done := fetch(*args, **options)).received_bytes)
+        return done
+
+    monkeypatch.setattr(transfer, "fetch", noted)
+    ann.remotes.add("team", url)
+    assert ann.weights.local_copy(ann.models.get(model)).read_bytes() == data
+    assert received == [len(data) - arrived]
+    assert list((ann.folder / "objects" / "tmp").iterdir()) == []
 
 
 def test_bytes_are_fetched_with_the_token_when_they_are_asked_for(
