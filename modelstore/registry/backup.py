@@ -15,7 +15,7 @@ from modelstore.errors import BlobNotFoundError, CorruptRegistryError, Integrity
 from modelstore.ids import is_id, now_ms
 from modelstore.index import ops, reader
 from modelstore.index.database import Database
-from modelstore.registry.kinds import refuse_bucket
+from modelstore.registry.kinds import refuse_remote
 from modelstore.registry.references import is_used, references
 from modelstore.storage.bundles import BundleReader, BundleWriter, object_member, object_of
 from modelstore.storage.failures import translated
@@ -165,7 +165,7 @@ def recover(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> B
         UnsafeArchiveError: It holds what no backup holds.
         StorageError: The folder cannot be written.
     """
-    refuse_bucket(folder, "A backup is recovered to a folder", "Then `modelstore push` it to the bucket.")
+    refuse_remote(folder, "A backup is recovered to a folder", "Then `modelstore push` it to the bucket.")
     target = Path(folder).expanduser().absolute()
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequestError(f"{str(target)!r} exists and is not empty", "Name another folder.")

@@ -34,7 +34,7 @@ from modelstore.index.heads import read_heads
 from modelstore.index.private import forget_host
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import mounts
-from modelstore.registry.kinds import FORMAT_FILE, Form, Kind, read_form, refuse_bucket, write_form
+from modelstore.registry.kinds import FORMAT_FILE, Form, Kind, read_form, refuse_remote, write_form
 from modelstore.registry.places import private_folder
 from modelstore.registry.shared import SharedJournal
 from modelstore.storage.failures import translated
@@ -67,8 +67,8 @@ def convert(folder: str | os.PathLike[str] | None, kind: Kind) -> bool:
         StorageError: The folder cannot be written; what was done is finished by the next call.
     """
     place = config.registry_uri() if folder is None else folder
-    refuse_bucket(
-        place, "A registry in a bucket is always shared", "Make one in a folder, and sync: `modelstore sync`."
+    refuse_remote(
+        place, "Only a registry in a folder can be converted", "Make one in a folder, and sync: `modelstore sync`."
     )
     path = Path(os.path.realpath(Path(place).expanduser()))
     form = read_form(path)

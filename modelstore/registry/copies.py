@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
     from modelstore.registry.relocation import Redirects
     from modelstore.storage.scanning import ScanReport
+    from modelstore.storage.transfer import Download
 
 __all__ = ["LocalCopies"]
 
@@ -196,11 +197,17 @@ class LocalCopies:
         """
         if not self.objects.remote:
             return self.objects.local(digest, name)
-        address = self.objects.address(digest, name)
-        return None if address is None else self._cached(address, digest, force=False, verify=False).path
+        try:
+            return self._from_share(digest, name, force=False, verify=False)
+        except BlobNotFoundError:
+            return None
 
     def _from_share(self, digest: str, name: str, *, force: bool, verify: bool) -> Path:
         """Return the cached copy of an object of a shared registry: each host reads it once."""
+        waiting = self.objects.local(digest, name) if self.objects.remote else None
+        if waiting is not None:
+            self.check_file(waiting, digest, verify=verify)
+            return waiting
         try:
             return self._cached(self.objects.uri(digest, name), digest, force=force, verify=verify).path
         except BlobNotFoundError:
@@ -234,11 +241,14 @@ class LocalCopies:
         from modelstore.storage.progress import reporting
         from modelstore.storage.transfer import fetch
 
+        def fetch_own(*given: Any, **named: Any) -> Download:
+            return fetch(*given, storage_options=self.objects.options(), **named)
+
         name = uris.basename(uri) or "weights"
         with reporting(f"fetching {name}") as progress:
             return self.cache.fetch(
                 uri,
-                fetch,
+                fetch_own if self.objects.remote and self.objects.named(uri) else fetch,
                 expected=expected,
                 filename=sanitise_filename(name),
                 force_download=force,
@@ -290,13 +300,18 @@ class LocalCopies:
     def _open_whole(self, record: ModelRecord, uri: str) -> IO[bytes]:
         from modelstore.storage.blobs import open_file
 
-        if uris.is_local(uri) or uri.startswith("modelstore:"):
+        own = parse_object_uri(uri)
+        if uris.is_local(uri) or (own is not None and not self.objects.remote):
             return open_file(self._file(record, uri, force=False, verify=False))
+        address = uri if own is None else self.objects.uri(*own)
         try:
             name = sanitise_filename(uris.basename(uri) or "weights")
-            cached = self.cache.fetch(uri, _no_fetcher, expected=record.digest, filename=name, offline=True)
+            digest = record.digest if own is None else own[0]
+            cached = self.cache.fetch(address, _no_fetcher, expected=digest, filename=name, offline=True)
         except StorageUnavailableError:
-            return open_file(uri)
+            if own is None:
+                return open_file(uri)
+            return open_file(self.objects.address(*own) or address, self.objects.options())
         return open_file(cached.path)
 
     def scan(self, record: ModelRecord) -> ScanReport:
@@ -356,6 +371,8 @@ class LocalCopies:
 
 
 def _objects(registry: Registry) -> ObjectStore:
+    if registry.server is not None:
+        return registry.server.objects(registry.folder / "objects")
     if registry.bucket is None:
         return ObjectStore(registry.folder / "objects")
     from modelstore.registry.references import is_used

@@ -31,7 +31,7 @@ __all__ = [
     "open_bucket",
     "open_form",
     "read_form",
-    "refuse_bucket",
+    "refuse_remote",
     "write_form",
 ]
 
@@ -149,8 +149,8 @@ def open_bucket(bucket: Bucket, *, create: bool, shared: bool | None = None) -> 
         raise InvalidRequestError(f"There is no bucket for {bucket.uri}", "Make the bucket first.") from error
 
 
-def refuse_bucket(place: str | os.PathLike[str], message: str, hint: str) -> None:
-    """Refuse a place in an object store where only a folder will do.
+def refuse_remote(place: str | os.PathLike[str], message: str, hint: str) -> None:
+    """Refuse a place in an object store or behind a server where only a folder will do.
 
     Raises:
         InvalidRequestError: It is one.
@@ -158,7 +158,7 @@ def refuse_bucket(place: str | os.PathLike[str], message: str, hint: str) -> Non
     from modelstore.storage.buckets import is_bucket
 
     text = os.fspath(place)
-    if "://" in text and is_bucket(text):
+    if "://" in text and (is_bucket(text) or text.lower().startswith(("http://", "https://"))):
         raise InvalidRequestError(f"{message}: {text}", hint)
 
 

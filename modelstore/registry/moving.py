@@ -52,9 +52,9 @@ def move(source: str | os.PathLike[str] | None, target: str | os.PathLike[str]) 
         StorageError: The target cannot be written; nothing was moved.
     """
     with Registry(source, create=False) as registry:  # all that speaks against opening it speaks against moving it
-        if registry.bucket is not None:
+        if not registry.in_folder:
             raise InvalidRequestError(
-                f"The registry at {registry.place} is in a bucket", "Make another, and sync: `modelstore sync`."
+                f"The registry at {registry.place} is in no folder", "Make another, and sync: `modelstore sync`."
             )
         old, read_only = Path(os.path.realpath(registry.folder)), registry.database.read_only
         shared = registry.kind == "shared"

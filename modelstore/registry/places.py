@@ -7,21 +7,26 @@ import os
 from pathlib import Path
 
 from modelstore import config
-from modelstore.errors import NetworkFilesystemError, ReadOnlyRegistryError
+from modelstore.errors import NetworkFilesystemError, ReadOnlyRegistryError, RegistryNotFoundError
 from modelstore.registry import mounts
 
 __all__ = ["known_registry", "private_folder"]
 
 
-def known_registry(location: Path | str) -> str | None:
-    """Return the beginning of the id of the registry that this host last opened at a place; None for none.
+def known_registry(location: Path | str) -> str:
+    """Return the beginning of the id of the registry that this host last opened at a place that cannot be asked now.
 
-    For when the place itself cannot be asked.
+    Raises:
+        RegistryNotFoundError: It never opened any there.
     """
     name = _place(location)
     folders = (config.index_folder(), _fallback() / "index")
     found = [one for folder in folders for one in folder.glob(f"{name}-*") if (one / "registry.db").exists()]
-    return max(found, key=lambda one: one.stat().st_mtime).name[17:] if found else None
+    if not found:
+        raise RegistryNotFoundError(
+            f"This host knows nothing of a registry at {location}", "Open it once without MODELSTORE_OFFLINE."
+        )
+    return max(found, key=lambda one: one.stat().st_mtime).name[17:]
 
 
 def private_folder(location: Path | str, registry: str) -> Path:
@@ -30,7 +35,7 @@ def private_folder(location: Path | str, registry: str) -> Path:
     It lies on a local disk: where the user's home does not, in `/var/tmp`.
 
     Args:
-        location: The registry's folder, or the URI of its bucket.
+        location: The registry's folder, or the URI of its bucket or server.
         registry: The registry's id.
 
     Raises:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError, ModelStoreError, RegistryNotFoundError
+from modelstore.errors import InvalidRequestError, ModelStoreError
 from modelstore.ids import new_writer, now_ms
 from modelstore.index import fold, ops
 from modelstore.index.database import Database
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
     from modelstore.storage.buckets import Bucket
-    from modelstore.sync import Direction, Objects, Partner, SyncResult
+    from modelstore.sync import Direction, Objects, Partner, Server, SyncResult
 
 __all__ = ["Registry", "open_registry"]
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("modelstore")
 
-_KNOWN_BUT_NOT_YET: Final = ("http", "https", "postgresql", "postgres")
+_KNOWN_BUT_NOT_YET: Final = ("postgresql", "postgres")
 
 
 @dataclass(slots=True)
@@ -62,14 +62,14 @@ class _Batch:
 
 
 class Registry(Lookback, Upkeep):
-    """A model registry in a folder or a bucket.
+    """A model registry in a folder, in a bucket, or behind a server.
 
     Safe to use from any number of threads and processes at once; a process that dies at any point leaves each change
     wholly done or not done at all. A context manager: leaving it waits for uploads and closes the database.
 
     Args:
-        uri: Where the registry is: a path or `file://` URI, or an object store (`s3://`, `gs://`, `az://`); None takes
-            `MODELSTORE_REGISTRY` or the user's data folder.
+        uri: Where the registry is: a path or `file://` URI, an object store (`s3://`, `gs://`, `az://`), or a server
+            (`https://`); None takes `MODELSTORE_REGISTRY` or the user's data folder.
         create: Make the registry when there is none.
         cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
         actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
@@ -81,7 +81,8 @@ class Registry(Lookback, Upkeep):
     Attributes:
         kind: "local" or "shared".
         id: The registry's id.
-        bucket: The registry's place in an object store; None for one in a folder.
+        bucket: The registry's place in an object store; None for one elsewhere.
+        server: The server that has the registry; None for one elsewhere.
         folder: The registry's folder; for one in a bucket that of this host's index.
         home: Where the journal of a shared registry is; None for a registry of one machine, and offline.
         private: Folder of the index: the registry's own, or, when that is shared, one on this host's disk.
@@ -115,9 +116,13 @@ class Registry(Lookback, Upkeep):
         self._offline = offline
         self.home: Home | None = None
         self.bucket: Bucket | None = None
+        self.server: Server | None = None
         if isinstance(place, Path):
             self.folder = place
             self.kind, self.id = open_form(self.folder, create=create, shared=shared)
+        elif isinstance(place, str):
+            self.kind, self.id = self._open_server(place, actor, shared=shared)
+            return
         else:
             self.bucket = place
             self.kind, self.id = self._open_bucket(place, create=create, shared=shared)
@@ -134,14 +139,24 @@ class Registry(Lookback, Upkeep):
         from modelstore.registry.kinds import open_bucket
         from modelstore.registry.places import known_registry
 
-        if not self._is_offline():
-            return open_bucket(bucket, create=create, shared=shared)
-        known = known_registry(bucket.uri)
-        if known is None:
-            raise RegistryNotFoundError(
-                f"This host knows nothing of a registry at {bucket.uri}", "Open it once without MODELSTORE_OFFLINE."
-            )
-        return Form("shared", known)
+        if self._is_offline():
+            return Form("shared", known_registry(bucket.uri))
+        return open_bucket(bucket, create=create, shared=shared)
+
+    def _open_server(self, url: str, actor: str | None, *, shared: bool | None) -> Form:
+        """Open this host's index of a registry behind a server, and tie it to that."""
+        from modelstore.registry.places import known_registry, private_folder
+        from modelstore.sync import Server
+
+        if shared is False:
+            raise InvalidRequestError(f"A registry behind a server is shared: {url}", "Name a folder.")
+        server = self.server = Server(url, offline=self._is_offline())
+        form = Form("shared", known_registry(server.url) if server.offline else server.partner.id)
+        self.folder = self.private = private_folder(server.url, form.id)
+        self.actor = actor or server.actor(self.private / "actor")
+        self.database = Database(self.private / "registry.db", self.private / "backups", durable=False)
+        self.database.journal = server.journal(self)
+        return form
 
     def _is_offline(self) -> bool:
         return config.offline() if self._offline is None else self._offline
@@ -179,12 +194,19 @@ class Registry(Lookback, Upkeep):
     @property
     def uri(self) -> str:
         """Where the registry is, as a URI."""
-        return self.folder.as_uri() if self.bucket is None else self.bucket.uri
+        return self.folder.as_uri() if self.in_folder else self.place
 
     @property
     def place(self) -> str:
-        """Where the registry is, for people: a path, or the URI of a bucket."""
+        """Where the registry is, for people: a path, or the URI of a bucket or server."""
+        if self.server is not None:
+            return self.server.url
         return str(self.folder) if self.bucket is None else self.bucket.uri
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the registry is in a folder, of this machine or one that hosts share."""
+        return self.bucket is None and self.server is None
 
     @property
     def version(self) -> int:
@@ -445,9 +467,9 @@ class Registry(Lookback, Upkeep):
         """Return a registry with everything of this one but its index."""
         view = object.__new__(type(self))
         view.__dict__.update(
-            folder=self.folder, bucket=self.bucket, actor=self.actor, cache_folder=self.cache_folder,
-            kind=self.kind, id=self.id, private=self.private, home=None, database=database, _commits=0,
-            _local=threading.local(), _writer=None,
+            folder=self.folder, bucket=self.bucket, server=self.server, actor=self.actor,
+            cache_folder=self.cache_folder, kind=self.kind, id=self.id, private=self.private, home=None,
+            database=database, _commits=0, _local=threading.local(), _writer=None,
             _parts={}, _offline=True,
         )  # fmt: skip
         return view
@@ -489,6 +511,8 @@ class Registry(Lookback, Upkeep):
         finally:
             self.home = None
             self.database.close()
+            if self.server is not None:
+                self.server.close()
 
     def _tidy(self) -> None:
         """Spare those who join a shared registry later from reading all of its streams, where that would be much."""
@@ -512,7 +536,7 @@ class Registry(Lookback, Upkeep):
         return f"Registry({self.place!r})"
 
 
-def _place(uri: str | os.PathLike[str]) -> Path | Bucket:
+def _place(uri: str | os.PathLike[str]) -> Path | Bucket | str:
     text = os.fspath(uri)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidRequestError(f"{text!r} is no folder for a registry")
@@ -529,6 +553,8 @@ def _place(uri: str | os.PathLike[str]) -> Path | Bucket:
 
     if buckets.is_bucket(text):
         return buckets.Bucket(text)
+    if scheme.lower() in ("http", "https"):
+        return text
     if scheme.lower() in _KNOWN_BUT_NOT_YET:
         raise InvalidRequestError(f"This version cannot open a registry at {scheme}://", "Open a folder instead.")
     raise InvalidRequestError(

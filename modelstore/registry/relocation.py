@@ -188,9 +188,9 @@ def relocate(registry: Registry, old: str, new: str, *, check: bool = False, dry
         plan.see_new_places()
     if dry_run:
         return plan.result(dry_run=True)
-    if registry.bucket is not None and any(move.kind == "published model" for move in plan.result(dry_run=True).moves):
+    if not registry.in_folder and any(move.kind == "published model" for move in plan.result(dry_run=True).moves):
         raise InvalidRequestError(
-            f"Weights of published models cannot be relocated in a bucket's registry: {registry.place}",
+            f"Weights of published models can be relocated in a registry in a folder only, not in {registry.place}",
             "Copy the weights back, or use a registry in a folder.",
         )
     with registry.transaction():

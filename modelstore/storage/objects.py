@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidRequestError, InvalidUriError, StorageError
@@ -24,7 +24,7 @@ from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, 
 from modelstore.storage.uris import join, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 __all__ = [
@@ -194,6 +194,10 @@ class ObjectStore:
             return self.size(digest) if named is None else named
 
         return ask
+
+    def options(self) -> Mapping[str, Any]:
+        """Return what a driver needs to read from the URIs that are returned here."""
+        return {}
 
     def lacking(self, wanted: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Return those digests and file names under which there is no object."""

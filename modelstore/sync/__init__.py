@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelstore.sync.exchange import Direction, Objects, SyncResult, sync
 from modelstore.sync.partners import Knowledge, Parcel, Partner, RegistryPartner, open_partner
+from modelstore.sync.replica import Server
 
 __all__ = [
     "Direction",
@@ -12,6 +13,7 @@ __all__ = [
     "Parcel",
     "Partner",
     "RegistryPartner",
+    "Server",
     "SyncResult",
     "open_partner",
     "sync",

@@ -40,6 +40,9 @@ class HttpPartner:
     Args:
         url: The server's address.
 
+    Attributes:
+        who: Name and role of the token.
+
     Raises:
         RegistryNotFoundError: No modelstore server answers there.
         AccessDeniedError: It wants another token.
@@ -53,6 +56,7 @@ class HttpPartner:
             self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
             you = info["you"]
             self._own = None if you["role"] != "write" else Scribe(you["name"], tuple(you["actors"]))
+            self.who = str(you["name"]), str(you["role"])
         except NotFoundError as error:
             self.close()
             raise RegistryNotFoundError(error.message, error.hint) from error
@@ -130,12 +134,31 @@ class HttpPartner:
 
     def address(self, need: Reference) -> Address | None:
         """Return the URL of its bytes, and the token to read them with; None when the server has them not."""
-        path = f"/v1/objects/{need.digest}/{quote(need.name, safe='')}"
+        if self.size_of(need.digest, need.name) is None:
+            return None
+        return Address(self.uri + self.path_of(need.digest, need.name), {"headers": self.headers})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with every request: the token."""
+        return dict(self._client.headers)
+
+    @staticmethod
+    def path_of(digest: str, name: str) -> str:
+        """Return where below the server's address an object is."""
+        return f"/v1/objects/{digest}/{quote(name, safe='')}"
+
+    def size_of(self, digest: str, name: str) -> int | None:
+        """Return the bytes of an object, of that name or another; None when the server has it not."""
+
+        def look() -> int:
+            with self._client.request("HEAD", self.path_of(digest, name)) as response:
+                return int(response.headers["Content-Length"])
+
         try:
-            self._client.tried(lambda: self._client.request("HEAD", path).close())
+            return self._client.tried(look)
         except NotFoundError:
             return None
-        return Address(self.uri + path, {"headers": dict(self._client.headers)})
 
     def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
         """Send the bytes that are at an address."""
@@ -157,7 +180,7 @@ class HttpPartner:
         size = path.stat().st_size
         if size <= _AT_ONCE_BYTES:
             data = path.read_bytes()
-            url = f"/v1/objects/{need.digest}/{quote(need.name, safe='')}"
+            url = self.path_of(need.digest, need.name)
             kind = {"Content-Type": "application/octet-stream"}
             self._client.tried(lambda: self._client.request("PUT", url, kind, data).close())
             return size

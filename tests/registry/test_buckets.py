@@ -529,12 +529,14 @@ with registry.transaction():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")
 def test_a_team_works_on_s3_behind_a_bad_network(on_s3: tuple[str, FaultyProxy], tmp_path: Path) -> None:
     _team_at_work(on_s3[0], tmp_path, on_s3[1], 120)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")
 def test_a_team_works_on_google_storage_behind_a_bad_network(
     gs_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -546,4 +548,4 @@ def test_a_team_works_on_google_storage_behind_a_bad_network(
         bucket = f"bucket-{uuid.uuid4().hex}"
         fs, _ = open_filesystem(f"gs://{bucket}", {"token": "anon", "project": "p"})
         fs.mkdir(bucket)
-        _team_at_work(f"gs://{bucket}/team", tmp_path, proxy, 60)
+        _team_at_work(f"gs://{bucket}/team", tmp_path, proxy, 25)

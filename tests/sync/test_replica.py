@@ -1,0 +1,316 @@
+"""A registry behind a server, used through an index on this host: every call works, offline too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
+from modelstore.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    PublishedModelError,
+    RegistryNotFoundError,
+    StorageUnavailableError,
+)
+from modelstore.index.contents import check_copies, read_index
+from modelstore.registry import Registry
+from modelstore.registry.registration import register_files
+from modelstore.registry.search import ModelSearch
+from modelstore.server import Settings, Tokens
+from modelstore.storage.retries import Patience
+from modelstore.sync.http import HttpPartner
+from modelstore.testing.servers import server_thread
+
+
+class Hosts:
+    """Opens the registry as different hosts do: each with an index and a cache of its own."""
+
+    def __init__(self, url: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url, self.own, self._monkeypatch = url, own, monkeypatch
+        self.opened: list[Registry] = []
+
+    def __call__(self, name: str, **options: Any) -> Registry:
+        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self.own / name / "index"))
+        registry = Registry(self.url, cache=self.own / name / "cache", **options)
+        self.opened.append(registry)
+        return registry
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Registry]:
+    """The registry behind the server."""
+    with Registry(tmp_path / "team", actor="server@host", cache=tmp_path / "team-cache") as registry:
+        yield registry
+
+
+@pytest.fixture
+def host(team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    with server_thread(Settings(str(team.folder), port=0)) as url:
+        hosts = Hosts(url, tmp_path, monkeypatch)
+        yield hosts
+        for registry in hosts.opened:
+            registry.close()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "best é.pt"
+    path.write_bytes(b"weights" * 1000)
+    return path
+
+
+def contents(registry: Registry) -> Any:
+    registry.refresh()
+    check_copies(registry.database.connection)
+    return read_index(registry.database.connection)
+
+
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts, team: Registry) -> None:
+    a, b = host("a"), host("b")
+    assert a.id == team.id
+    model = a.models.create(name="one", uri="s3://bucket/x.pt", tags=["x"])
+    assert team.models.get(model.id).name == "one"
+    b.models.tag(model.id, add=["y"])
+    assert [m.id for m in ModelSearch(tags=["__$and", "x", "y"]).run(a)] == [model.id]
+    b.models.publish(model.id)
+    with pytest.raises(PublishedModelError):
+        a.models.edit(model.id, uri="s3://bucket/y.pt")
+    assert contents(a) == contents(b) == contents(team)
+
+
+def test_a_transaction_arrives_as_one(host: Hosts, team: Registry) -> None:
+    a = host("a")
+    with a.transaction():
+        for name in "xyz":
+            a.models.create(name=name)
+        assert ModelSearch().count(team) == 0
+    assert ModelSearch().count(team) == 3
+    assert {o.batch_size for _, o in team.operations()} == {3}
+    with pytest.raises(ZeroDivisionError), a.transaction():
+        a.models.create(name="never")
+        raise ZeroDivisionError
+    assert ModelSearch().count(a) == ModelSearch().count(team) == 3
+
+
+def test_weights_go_to_the_server_and_each_host_reads_them_once(host: Hosts, team: Registry, weights: Path) -> None:
+    a, b = host("a"), host("b")
+    model = register_files(a, weights, name="one")
+    digest = f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+    assert team.weights.objects.size(digest, "best é.pt") == 7000
+    assert list((a.private / "objects").rglob("*.pt")) == []
+    with b.weights.open(b.models.get(model.id)) as file:
+        assert file.read(7) == b"weights"
+    copy = b.weights.local_copy(b.models.get(model.id))
+    assert copy.read_bytes() == weights.read_bytes()
+    assert copy.is_relative_to(b.cache_folder)
+    team.weights.objects.remove(digest)
+    assert b.weights.local_copy(b.models.get(model.id)) == copy
+
+
+def test_bytes_that_the_server_has_not_are_missed(host: Hosts, team: Registry, weights: Path) -> None:
+    a = host("a")
+    model = register_files(a, weights, name="one")
+    team.weights.objects.remove(str(model.digest))
+    with pytest.raises(Exception, match="nothing at|missing|There is"):
+        host("b").weights.local_copy(model)
+
+
+def test_what_was_made_offline_is_sent_with_the_next_question(host: Hosts, team: Registry, weights: Path) -> None:
+    """Bytes first; meanwhile everything works here."""
+    host("a").models.create(name="online")
+    offline = host("a", offline=True)
+    model = register_files(offline, weights, name="offline", tags=["train"])
+    assert ModelSearch().count(offline) == 2
+    assert offline.weights.local_copy(model).read_bytes() == weights.read_bytes()
+    offline.models.publish(model.id)
+    assert ModelSearch().count(team) == 1
+    offline.close()
+    team.models.create(name="meanwhile")
+
+    again = host("a")
+    assert ModelSearch().count(again) == ModelSearch().count(team) == 3
+    assert team.models.get(model.id).published
+    assert team.weights.local_copy(team.models.get(model.id)).read_bytes() == weights.read_bytes()
+    assert list((again.private / "objects").rglob("*.pt")) == []
+    assert again.weights.local_copy(model).read_bytes() == weights.read_bytes()
+    assert contents(again) == contents(team)
+
+
+def test_a_host_that_was_never_there_knows_nothing_offline(host: Hosts) -> None:
+    with pytest.raises(RegistryNotFoundError, match="knows nothing"):
+        host("a", offline=True)
+
+
+def test_a_server_that_is_away_is_an_error_with_what_to_do(
+    team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Patience, "after", lambda *_: False)
+    with server_thread(Settings(str(team.folder), port=0)) as url:
+        monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "index"))
+        registry = Registry(url, cache=tmp_path / "cache")
+        model = registry.models.create(name="one")
+    with registry:
+        with pytest.raises(StorageUnavailableError, match="OFFLINE"):
+            registry.models.get(model.id)
+        with pytest.raises(StorageUnavailableError):
+            registry.models.create(name="two")
+    with Registry(url, cache=tmp_path / "cache", offline=True) as offline:
+        assert offline.models.get(model.id).name == "one"
+
+
+def test_changes_are_made_as_the_token_says(
+    team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    tokens = Tokens(team)
+    secrets = {role: tokens.create(role, role) for role in ("read", "write", "admin")}
+    with server_thread(Settings(str(team.folder), port=0)) as url:
+        hosts = Hosts(url, tmp_path, monkeypatch)
+        with pytest.raises(AccessDeniedError):
+            hosts("nobody")
+        monkeypatch.setenv("MODELSTORE_TOKEN", secrets["write"])
+        writer = hosts("w")
+        model = register_files(writer, weights, name="one")
+        assert {o.actor for _, o in team.operations()} == {f"write@{os.uname().nodename}"}
+        assert hosts("w", offline=True).actor == writer.actor
+        with pytest.raises(AccessDeniedError, match="may not bring"):
+            hosts("w", actor="ann@laptop").models.create(name="two")
+        assert writer.models.create(name="three").name == "three"
+        monkeypatch.setenv("MODELSTORE_TOKEN", secrets["read"])
+        reader = hosts("r")
+        assert reader.weights.local_copy(reader.models.get(model.id)).read_bytes() == weights.read_bytes()
+        with pytest.raises(AccessDeniedError):
+            reader.models.create(name="never")
+        assert ModelSearch().count(reader) == 2
+        for registry in hosts.opened:
+            registry.close()
+        assert secrets["write"].encode() not in b"".join(p.read_bytes() for p in writer.private.rglob("*.db*"))
+
+
+def test_an_answer_that_is_lost_is_not_built_upon(host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is there, though its maker was told that nobody knows; his next is by another writer."""
+    a = host("a")
+    a.models.create(name="before")
+    send = HttpPartner.take_in
+
+    def lost(self: HttpPartner, parcel: Any) -> Any:
+        send(self, parcel)
+        raise StorageUnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HttpPartner, "take_in", lost)
+        with pytest.raises(StorageUnavailableError, match="Nobody knows"):
+            a.models.create(name="lost")
+    a.models.create(name="after")
+    assert {m.name for m in ModelSearch().run(a)} == {"before", "lost", "after"}
+    assert len({o.stamp[16:] for _, o in team.operations()}) == 2
+    assert contents(a) == contents(team) == contents(host("b"))
+
+
+def test_an_answer_that_comes_true_after_the_next_change_is_taken_in(
+    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request was still on its way when the connection broke."""
+    a = host("a")
+    a.models.create(name="before")
+    late: list[tuple[HttpPartner, Any]] = []
+
+    def held(self: HttpPartner, parcel: Any) -> Any:
+        late.append((self, parcel))
+        raise StorageUnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HttpPartner, "take_in", held)
+        with pytest.raises(StorageUnavailableError):
+            a.models.create(name="late")
+    a.models.create(name="after")
+    late[0][0].take_in(late[0][1])
+    assert {m.name for m in ModelSearch().run(a)} == {"before", "late", "after"}
+    assert contents(a) == contents(team)
+
+
+_KILLED = """
+import sys
+from modelstore.registry import Registry
+from modelstore.testing import faults
+registry = Registry(sys.argv[1], offline=len(sys.argv) > 2)
+faults.install()
+if len(sys.argv) > 2:
+    registry.models.create(name="one")
+else:
+    with registry.transaction():
+        registry.models.create(name="one")
+        registry.models.create(name="two")
+"""
+
+
+@pytest.mark.parametrize(("step", "there"), [("replica.write.3", False), ("replica.write.4", True)])
+def test_a_writer_killed_anywhere_leaves_the_whole_change_or_none(
+    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
+) -> None:
+    host("a").models.create(name="before")
+    host.opened[0].close()
+    monkeypatch.setenv("MODELSTORE_FAULTS", f"{step}=kill")
+    done = subprocess.run([sys.executable, "-c", _KILLED, host.url], check=False)
+    monkeypatch.delenv("MODELSTORE_FAULTS")
+    assert done.returncode == -signal.SIGKILL
+    a = host("a")
+    a.models.create(name="after")
+    assert ModelSearch().count(a) == ModelSearch().count(team) == 2 + 2 * there
+    assert contents(a) == contents(team)
+
+
+@pytest.mark.parametrize("step", ["replica.waiting.1", "replica.waiting.2"])
+def test_a_process_killed_while_it_sends_what_was_waiting_is_followed_by_one_that_does(
+    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, weights: Path
+) -> None:
+    host("a").close()
+    offline = host("a", offline=True)
+    model = register_files(offline, weights, name="offline")
+    offline.close()
+    monkeypatch.setenv("MODELSTORE_FAULTS", f"{step}=kill")
+    done = subprocess.run([sys.executable, "-c", _KILLED, host.url], check=False)
+    monkeypatch.delenv("MODELSTORE_FAULTS")
+    assert done.returncode == -signal.SIGKILL
+    assert ModelSearch().count(host("a")) == ModelSearch().count(team) == 1
+    assert team.weights.local_copy(team.models.get(model.id)).read_bytes() == weights.read_bytes()
+
+
+def test_a_forked_child_asks_by_itself(host: Hosts, team: Registry) -> None:
+    a = host("a")
+    a.models.create(name="parent")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            a.models.create(name="child")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    a.models.create(name="parent again")
+    assert ModelSearch().count(a) == ModelSearch().count(team) == 3
+
+
+def test_what_only_the_servers_own_host_can_do_is_refused(host: Hosts, tmp_path: Path) -> None:
+    from modelstore.registry.converting import convert
+    from modelstore.registry.moving import move
+
+    a = host("a")
+    a.models.create(name="one")
+    for action in (lambda: convert(host.url, "local"), lambda: move(host.url, tmp_path / "x"), a.compact):
+        with pytest.raises(InvalidRequestError):
+            action()
+    with pytest.raises(InvalidRequestError):
+        Registry(host.url, shared=False)
+    assert a.gc().garbage == ()
+    assert [f for f in a.check() if f.severity == "error"] == []
