@@ -345,7 +345,18 @@ def test_a_foreign_database_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", " ", "a\0b", "ftp://x/y", "sftp://b/registry", "s3://", "https://example.com", "postgresql://x"]
+    "uri",
+    [
+        "",
+        " ",
+        "a\0b",
+        "ftp://x/y",
+        "sftp://b/registry",
+        "s3://",
+        "https://",
+        "https://me:secret@example.com",
+        "postgresql://x",
+    ],
 )
 def test_a_registry_of_a_kind_that_cannot_be_opened_is_refused(uri: str) -> None:
     """And no folder named "s3:" appears."""
