@@ -39,11 +39,12 @@ def demo(context: click.Context) -> None:
 @click.command(short_help="Make a registry.")
 @click.argument("place", required=False)
 @click.option("--shared", is_flag=True, help="One that several hosts use at once through a shared folder.")
+@click.option("--objects", metavar="URI", help="Where the files of a registry in a database go: a bucket or a folder.")
 @json_option
 @registry_option
 @click.pass_context
-def init(context: click.Context, place: str | None, shared: bool, as_json: bool) -> None:
-    r"""Make a registry at PLACE, a folder or an object store; one that is there already is no error.
+def init(context: click.Context, place: str | None, shared: bool, objects: str | None, as_json: bool) -> None:
+    r"""Make a registry at PLACE, a folder, an object store or a database; one that is there already is no error.
 
     Only a shared registry needs this: others are made when something is first registered.
 
@@ -52,11 +53,12 @@ def init(context: click.Context, place: str | None, shared: bool, as_json: bool)
       modelstore init --shared /mnt/team/models
       export MODELSTORE_REGISTRY=/mnt/team/models
       modelstore init s3://bucket/models
+      modelstore init postgresql://host/database --objects s3://bucket/models
     """
     from modelstore.registry import open_registry
 
     uri = place if place is not None else session_of(context).uri
-    registry = context.with_resource(open_registry(uri, shared=True if shared else None))
+    registry = context.with_resource(open_registry(uri, shared=True if shared else None, objects=objects))
     if as_json:
         print_json({"registry": registry.place, "kind": registry.kind, "id": registry.id})
     else:

@@ -1,4 +1,4 @@
-"""A journal in an object store.
+"""A journal in an object store, or in a table that answers the same questions.
 
 What lies there, and why so, is told in docs/design/010-shared-registries.md. In short: every append is an object,
 `<stream>.<from>-<to>.ops`, which is written once. How far a stream goes is seen from the names alone: the end of an
@@ -26,7 +26,7 @@ from modelstore.errors import BlobNotFoundError, StorageError
 from modelstore.journal.home import StreamClosedError
 from modelstore.journal.lines import decode_line, encode_lines, split_lines
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
-from modelstore.storage.buckets import Bucket, Entry, Span
+from modelstore.storage.buckets import Entry, ObjectStorage, Span
 from modelstore.storage.failures import is_transient
 
 __all__ = ["BucketHome"]
@@ -80,7 +80,7 @@ class BucketHome:
 
     single_process = True
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
         self._lock = threading.RLock()
         self._names: list[str] | None = None

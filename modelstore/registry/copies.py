@@ -371,16 +371,25 @@ class LocalCopies:
 
 
 def _objects(registry: Registry) -> ObjectStore:
+    root = registry.folder / "objects"
     if registry.server is not None:
-        return registry.server.objects(registry.folder / "objects")
+        return registry.server.objects(root)
     if registry.bucket is None:
-        return ObjectStore(registry.folder / "objects")
+        return ObjectStore(root)
     from modelstore.registry.references import is_used
-    from modelstore.storage.bucket_objects import BucketObjects
+    from modelstore.storage.bucket_objects import BucketObjects, NoObjects
+    from modelstore.storage.buckets import Bucket
 
-    return BucketObjects(
-        registry.folder / "objects", registry.bucket, lambda digest: is_used(registry.database, digest)
-    )
+    bucket: Bucket | None = registry.bucket if isinstance(registry.bucket, Bucket) else None
+    if registry.objects is not None:
+        folder = uris.local_path(registry.objects)
+        if folder is not None:
+            return ObjectStore(folder / "objects")
+        bucket = Bucket(registry.objects)
+    if bucket is None:
+        return NoObjects(root, registry.place)
+    database = registry.database
+    return BucketObjects(root, bucket, lambda digest: is_used(database, digest))
 
 
 def _no_fetcher(*_: Any, **__: Any) -> NoReturn:

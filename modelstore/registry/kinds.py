@@ -20,7 +20,7 @@ from modelstore.ids import new_id
 from modelstore.registry import mounts
 
 if TYPE_CHECKING:
-    from modelstore.storage.buckets import Bucket
+    from modelstore.storage.buckets import ObjectStorage
 
 __all__ = [
     "FORMAT",
@@ -42,10 +42,17 @@ Kind = Literal["local", "shared"]
 
 
 class Form(NamedTuple):
-    """What the format file of a registry says."""
+    """What the format file of a registry says.
+
+    Attributes:
+        kind: "local" or "shared".
+        id: The registry's id.
+        objects: Where its bytes are, when not beside the journal.
+    """
 
     kind: Kind
     id: str
+    objects: str | None = None
 
 
 def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form:
@@ -105,12 +112,13 @@ def _parsed(text: bytes, place: str) -> Form:
     try:
         record = json.loads(text.decode(errors="replace"))
         kind, version, identity = str(record["kind"]), int(record["format"]), str(record["id"])
+        objects = None if record.get("objects") is None else str(record["objects"])
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptRegistryError(f"{FORMAT_FILE} of {place} is damaged", "Restore it from a backup.") from error
     if version <= FORMAT and kind == "local":
         return Form("local", identity)
     if version <= FORMAT and kind == "shared":
-        return Form("shared", identity)
+        return Form("shared", identity, objects)
     raise NewerRegistryError(
         f"The registry at {place} is of kind {kind!r}, format {version}; this modelstore opens kinds 'local' and"
         f" 'shared' up to format {FORMAT}",
@@ -118,7 +126,7 @@ def _parsed(text: bytes, place: str) -> Form:
     )
 
 
-def open_bucket(bucket: Bucket, *, create: bool, shared: bool | None = None) -> Form:
+def open_bucket(bucket: ObjectStorage, *, create: bool, shared: bool | None = None, objects: str | None = None) -> Form:
     """Return what a registry in a bucket is, made when there is none; it is always shared.
 
     Of several hosts that make one at once all get the same, on stores that know how to write only what is not there.
@@ -128,6 +136,7 @@ def open_bucket(bucket: Bucket, *, create: bool, shared: bool | None = None) -> 
         bucket: The registry's place.
         create: Make it when there is none.
         shared: False asks for one of this machine, which none in a bucket is.
+        objects: Where the bytes of a registry in a database go; None leaves it as it is.
 
     Raises:
         RegistryNotFoundError: There is none, and ``create`` is False.
@@ -138,12 +147,18 @@ def open_bucket(bucket: Bucket, *, create: bool, shared: bool | None = None) -> 
     if shared is False:
         raise InvalidRequestError(f"A registry in a bucket is always shared: {bucket.uri}", "Choose a folder.")
     try:
-        return _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+        form = _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+        if objects is None or form.objects == objects:
+            return form
+        if form.objects is not None:
+            raise InvalidRequestError(f"The bytes of {bucket.uri} are in {form.objects}", "They cannot be elsewhere.")
+        bucket.write(FORMAT_FILE, _text(form._replace(objects=objects)))
+        return form._replace(objects=objects)
     except BlobNotFoundError:
         if not create:
             raise RegistryNotFoundError(f"There is no registry at {bucket.uri}", "Check it, or create it.") from None
     try:
-        bucket.create(FORMAT_FILE, _text(Form("shared", new_id())))
+        bucket.create(FORMAT_FILE, _text(Form("shared", new_id(), objects)))
         return _parsed(bucket.read(FORMAT_FILE), bucket.uri)
     except BlobNotFoundError as error:
         raise InvalidRequestError(f"There is no bucket for {bucket.uri}", "Make the bucket first.") from error
@@ -158,12 +173,14 @@ def refuse_remote(place: str | os.PathLike[str], message: str, hint: str) -> Non
     from modelstore.storage.buckets import is_bucket
 
     text = os.fspath(place)
-    if "://" in text and (is_bucket(text) or text.lower().startswith(("http://", "https://"))):
+    if "://" in text and (is_bucket(text) or text.lower().startswith(("http://", "https://", "postgres"))):
         raise InvalidRequestError(f"{message}: {text}", hint)
 
 
 def _text(form: Form) -> bytes:
     record = {"format": FORMAT, "kind": form.kind, "id": form.id, "software": "modelstore"}
+    if form.objects is not None:
+        record["objects"] = form.objects
     return json.dumps(record, indent=1).encode() + b"\n"
 
 

@@ -11,40 +11,35 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError, ModelStoreError
+from modelstore.errors import ModelStoreError
 from modelstore.ids import new_writer, now_ms
 from modelstore.index import fold, ops
 from modelstore.index.database import Database
 from modelstore.index.ingest import Ingested, append_own, ingest, rebuild
 from modelstore.journal import Draft, seal
 from modelstore.records.operations import Action, EntityKind, Operation
-from modelstore.registry import mounts
-from modelstore.registry.kinds import Form, open_form
+from modelstore.registry import mounts, opening
 from modelstore.registry.lookback import Lookback
 from modelstore.registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from modelstore.index.readonly import Selection
-    from modelstore.journal.home import Home
     from modelstore.registry.conflicts import Conflicts
     from modelstore.registry.models import Models
     from modelstore.registry.remotes import Remotes
     from modelstore.registry.reports import Reports
     from modelstore.registry.tasks import Tasks
     from modelstore.registry.weights import Weights
-    from modelstore.storage.buckets import Bucket
-    from modelstore.sync import Direction, Objects, Partner, Server, SyncResult
+    from modelstore.sync import Direction, Objects, Partner, SyncResult
 
 __all__ = ["Registry", "open_registry"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("modelstore")
-
-_KNOWN_BUT_NOT_YET: Final = ("postgresql", "postgres")
 
 
 @dataclass(slots=True)
@@ -68,8 +63,8 @@ class Registry(Lookback, Upkeep):
     wholly done or not done at all. A context manager: leaving it waits for uploads and closes the database.
 
     Args:
-        uri: Where the registry is: a path or `file://` URI, an object store (`s3://`, `gs://`, `az://`), or a server
-            (`https://`); None takes `MODELSTORE_REGISTRY` or the user's data folder.
+        uri: Where the registry is: a path or `file://` URI, an object store (`s3://`, `gs://`, `az://`), a database
+            (`postgresql://`), or a server (`https://`); None takes `MODELSTORE_REGISTRY` or the user's data folder.
         create: Make the registry when there is none.
         cache: Folder of local copies of remote weights; None takes `MODELSTORE_CACHE` or the user's cache folder.
         actor: Who makes the changes; None takes `MODELSTORE_ACTOR` or user@host.
@@ -77,12 +72,15 @@ class Registry(Lookback, Upkeep):
             shared where its folder lies on a network filesystem.
         offline: Read what this host knows of a shared registry, without looking for what others have written; writing
             is an error then. None takes `MODELSTORE_OFFLINE`.
+        objects: Where the bytes of a registry in a database are to be, a bucket or a folder that all hosts see; matters
+            when the registry is made. None takes what it has.
 
     Attributes:
         kind: "local" or "shared".
         id: The registry's id.
         bucket: The registry's place in an object store; None for one elsewhere.
         server: The server that has the registry; None for one elsewhere.
+        objects: Where the bytes are, when not beside the journal.
         folder: The registry's folder; for one in a bucket that of this host's index.
         home: Where the journal of a shared registry is; None for a registry of one machine, and offline.
         private: Folder of the index: the registry's own, or, when that is shared, one on this host's disk.
@@ -105,89 +103,20 @@ class Registry(Lookback, Upkeep):
         actor: str | None = None,
         shared: bool | None = None,
         offline: bool | None = None,
+        objects: str | os.PathLike[str] | None = None,
     ) -> None:
-        place = _place(config.registry_uri() if uri is None else uri)
-        self.actor = actor or config.actor()
+        self._offline = config.offline() if offline is None else offline
+        how = opening.Opening(create, shared, self._offline, actor, objects)
+        place = opening.find(config.registry_uri() if uri is None else uri, how)
+        self.kind, self.id, self.folder, self.private = place.kind, place.id, place.folder, place.private
+        self.bucket, self.server, self.objects, self.actor = place.bucket, place.server, place.objects, place.actor
         self.cache_folder = Path(cache).expanduser().absolute() if cache is not None else config.cache_folder()
         self._commits = 0
         self._local = threading.local()
         self._writer: tuple[int, str] | None = None
         self._parts: dict[str, Any] = {}
-        self._offline = offline
-        self.home: Home | None = None
-        self.bucket: Bucket | None = None
-        self.server: Server | None = None
-        if isinstance(place, Path):
-            self.folder = place
-            self.kind, self.id = open_form(self.folder, create=create, shared=shared)
-        elif isinstance(place, str):
-            self.kind, self.id = self._open_server(place, actor, shared=shared)
-            return
-        else:
-            self.bucket = place
-            self.kind, self.id = self._open_bucket(place, create=create, shared=shared)
-        if self.kind == "shared":
-            self._open_shared()
-        else:
-            self.private = self.folder
-            self.database = Database(self.folder / "registry.db", self.folder / "backups")
-
-    # -- opening ---------------------------------------------------------------------------------------------------
-
-    def _open_bucket(self, bucket: Bucket, *, create: bool, shared: bool | None) -> Form:
-        """Find out what is in a bucket; offline, what this host knows of it."""
-        from modelstore.registry.kinds import open_bucket
-        from modelstore.registry.places import known_registry
-
-        if self._is_offline():
-            return Form("shared", known_registry(bucket.uri))
-        return open_bucket(bucket, create=create, shared=shared)
-
-    def _open_server(self, url: str, actor: str | None, *, shared: bool | None) -> Form:
-        """Open this host's index of a registry behind a server, and tie it to that."""
-        from modelstore.registry.places import known_registry, private_folder
-        from modelstore.sync import Server
-
-        if shared is False:
-            raise InvalidRequestError(f"A registry behind a server is shared: {url}", "Name a folder.")
-        server = self.server = Server(url, offline=self._is_offline())
-        form = Form("shared", known_registry(server.url) if server.offline else server.partner.id)
-        self.folder = self.private = private_folder(server.url, form.id)
-        self.actor = actor or server.actor(self.private / "actor")
-        self.database = Database(self.private / "registry.db", self.private / "backups", durable=False)
-        self.database.journal = server.journal(self)
-        return form
-
-    def _is_offline(self) -> bool:
-        return config.offline() if self._offline is None else self._offline
-
-    def _open_shared(self) -> None:
-        """Open this host's private index of a shared registry, and tie it to the journal at the registry's place."""
-        from modelstore.registry.places import private_folder
-        from modelstore.registry.shared import SharedJournal
-
-        home: Home
-        if self.bucket is None:
-            from modelstore.journal.folder import FolderHome
-
-            self.private = private_folder(self.folder, self.id)
-            home = FolderHome(self.folder)
-        else:
-            from modelstore.journal.bucket import BucketHome
-
-            self.folder = self.private = private_folder(self.bucket.uri, self.id)
-            home = BucketHome(self.bucket)
-        offline = self._is_offline()
-        if not offline:
-            home.create()
-            self.home = home
-        index = self.private / "registry.db"
-        if not offline and not index.exists():
-            from modelstore.registry.compacting import adopt_checkpoint
-
-            adopt_checkpoint(home, index)
-        self.database = Database(index, self.private / "backups", durable=False)
-        self.database.journal = SharedJournal(home, self.database, self._writer_id, offline=offline)
+        self.database: Database
+        self.home = opening.open_index(self, place, self._writer_id, offline=self._offline)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -467,7 +396,7 @@ class Registry(Lookback, Upkeep):
         """Return a registry with everything of this one but its index."""
         view = object.__new__(type(self))
         view.__dict__.update(
-            folder=self.folder, bucket=self.bucket, server=self.server, actor=self.actor,
+            folder=self.folder, bucket=self.bucket, server=self.server, objects=self.objects, actor=self.actor,
             cache_folder=self.cache_folder, kind=self.kind, id=self.id, private=self.private, home=None,
             database=database, _commits=0, _local=threading.local(), _writer=None,
             _parts={}, _offline=True,
@@ -511,6 +440,8 @@ class Registry(Lookback, Upkeep):
         finally:
             self.home = None
             self.database.close()
+            if self.bucket is not None:
+                self.bucket.close()
             if self.server is not None:
                 self.server.close()
 
@@ -536,33 +467,6 @@ class Registry(Lookback, Upkeep):
         return f"Registry({self.place!r})"
 
 
-def _place(uri: str | os.PathLike[str]) -> Path | Bucket | str:
-    text = os.fspath(uri)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InvalidRequestError(f"{text!r} is no folder for a registry")
-    scheme, separator, _ = text.partition("://")
-    if not separator:
-        return Path(text).expanduser().absolute()
-    if scheme.lower() == "file":
-        from modelstore.storage.uris import local_path
-
-        path = local_path(text)
-        if path is not None:
-            return path
-    from modelstore.storage import buckets
-
-    if buckets.is_bucket(text):
-        return buckets.Bucket(text)
-    if scheme.lower() in ("http", "https"):
-        return text
-    if scheme.lower() in _KNOWN_BUT_NOT_YET:
-        raise InvalidRequestError(f"This version cannot open a registry at {scheme}://", "Open a folder instead.")
-    raise InvalidRequestError(
-        f"This version cannot keep a registry at {scheme}://",
-        "Open a folder or an object store; set_upload_destination() and output_uri can send the weights there.",
-    )
-
-
 def open_registry(
     uri: str | os.PathLike[str] | None = None,
     *,
@@ -571,6 +475,7 @@ def open_registry(
     actor: str | None = None,
     shared: bool | None = None,
     offline: bool | None = None,
+    objects: str | os.PathLike[str] | None = None,
 ) -> Registry:
     """Open a registry; see `Registry` for the arguments and errors."""
-    return Registry(uri, create=create, cache=cache, actor=actor, shared=shared, offline=offline)
+    return Registry(uri, create=create, cache=cache, actor=actor, shared=shared, offline=offline, objects=objects)

@@ -15,7 +15,7 @@ from modelstore.storage.fingerprints import Fingerprint, Hasher
 from modelstore.storage.objects import ObjectStore, StoredObject, object_uri, parse_object_uri, sanitise_filename
 from modelstore.storage.uris import basename
 
-__all__ = ["BucketObjects"]
+__all__ = ["BucketObjects", "NoObjects"]
 
 _YOUNG_S: Final = 3_600.0
 """What was written within this time nobody collects yet."""
@@ -197,6 +197,32 @@ class BucketObjects(ObjectStore):
 
     def _name(self, digest: str, filename: str) -> str:
         return f"{_folder(digest)}/{sanitise_filename(filename)}"
+
+
+class NoObjects(ObjectStore):
+    """The objects of a registry that has no place for any.
+
+    Args:
+        root: Folder of this machine for copies in the making.
+        place: The registry.
+    """
+
+    remote: ClassVar[bool] = True
+
+    def __init__(self, root: Path, place: str) -> None:
+        super().__init__(root)
+        self._place = place
+
+    def temporary(self) -> NoReturn:
+        """Refuse to begin a copy.
+
+        Raises:
+            InvalidRequestError: Always.
+        """
+        raise InvalidRequestError(
+            f"The registry at {self._place} has no place for files",
+            f"Give it one (modelstore init {self._place} --objects s3://bucket/x), or upload elsewhere: output_uri.",
+        )
 
 
 def _folder(digest: str) -> str:

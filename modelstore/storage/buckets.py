@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from modelstore.errors import BlobNotFoundError, InvalidUriError, ModelStoreError
 from modelstore.storage.failures import translated
@@ -20,7 +20,7 @@ from modelstore.storage.uris import join, normalise, redact, refuse_secrets, sch
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["ATOMIC", "Bucket", "Entry", "Span", "is_bucket"]
+__all__ = ["ATOMIC", "Bucket", "Entry", "ObjectStorage", "Span", "is_bucket"]
 
 ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss"})
 """Schemes of stores where a write shows the object when it is complete, and not before."""
@@ -49,6 +49,67 @@ class Entry(NamedTuple):
     name: str
     size: int
     changed_at: float
+
+
+class ObjectStorage(Protocol):
+    """Small objects below one URI; see `Bucket`, whose methods raise what these do."""
+
+    @property
+    def uri(self) -> str:
+        """Where they are, without credentials."""
+        ...
+
+    def entries(self, folder: str) -> list[Entry]:
+        """List what is right below a folder; nothing where there is none."""
+        ...
+
+    def tree(self, folder: str) -> dict[str, Entry]:
+        """List everything below a folder, however deep, by its path from there."""
+        ...
+
+    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return an object, or a part of it."""
+        ...
+
+    def read_many(self, spans: Sequence[Span]) -> list[bytes | None]:
+        """Return parts of many objects; None for those that are not there."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return the size of an object in bytes; None when there is none."""
+        ...
+
+    def download(self, name: str, target: Path) -> None:
+        """Copy an object to a local file."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, which appears whole, in place of one of that name; durable when this returns."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one of that name; tells whether this call did."""
+        ...
+
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a local file to an object, which appears whole."""
+        ...
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error."""
+        ...
+
+    def address(self, name: str) -> str:
+        """Return what stands for an object in messages; of a bucket, its URI."""
+        ...
+
+    def now(self, probe: str) -> float:
+        """Return the storage's own time, seconds since 1970."""
+        ...
+
+    def close(self) -> None:
+        """Drop connections; they are made again when they are needed."""
+        ...
 
 
 def is_bucket(uri: str) -> bool:
@@ -99,18 +160,6 @@ class Bucket:
             for one in found
             if one["type"] == "file"
         ]
-
-    def folders(self, folder: str) -> list[str]:
-        """List the folders right below a folder.
-
-        Raises:
-            StorageError: The store does not answer, or refuses to.
-        """
-        try:
-            found = self._ask("ls", folder, detail=True)
-        except BlobNotFoundError:
-            return []
-        return [str(one["name"]).rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory"]
 
     def tree(self, folder: str) -> dict[str, Entry]:
         """List everything below a folder, however deep, by its path from there.
@@ -260,6 +309,9 @@ class Bucket:
             return next((one.changed_at for one in self.entries(folder) if one.name == name), 0.0)
         finally:
             self.remove([probe])
+
+    def close(self) -> None:
+        """Do nothing: fsspec keeps connections for the process."""
 
     def _ask(self, method: str, name: str, *args: Any, writing: bool = False, **named: Any) -> Any:
         with translated(self.address(name), writing=writing):

@@ -186,8 +186,8 @@ def _is_foreign(error: Exception) -> bool:
     """Tell whether a storage library made this class, as opposed to Python or a caller."""
     return type(error).__module__.partition(".")[0] in {
         "adlfs", "aiobotocore", "aiohttp", "asyncssh", "azure", "boto3", "botocore", "fsspec", "ftplib", "gcsfs",
-        "google", "http", "httpx", "httpx2", "huggingface_hub", "obstore", "paramiko", "requests", "s3fs", "sshfs",
-        "tarfile", "urllib", "urllib3", "webdav4", "zipfile",
+        "google", "http", "httpx", "httpx2", "huggingface_hub", "obstore", "paramiko", "psycopg", "requests", "s3fs",
+        "sshfs", "tarfile", "urllib", "urllib3", "webdav4", "zipfile",
     }  # fmt: skip
 
 

