@@ -353,6 +353,7 @@ class Registry(Lookback, Upkeep):
         with_objects: Objects = "all",
         only: Mapping[str, Any] | None = None,
         dry_run: bool = False,
+        progress: Callable[[str, int, int | None], object] | None = None,
     ) -> SyncResult:
         """Exchange changes and bytes with another registry, so that each has what the other had.
 
@@ -366,6 +367,7 @@ class Registry(Lookback, Upkeep):
             only: Conditions on models, as `Model.query_models` names them, to which, with their tasks and projects,
                 the exchange is limited; None for everything.
             dry_run: Only say how many changes would move.
+            progress: Told what is being done, how much of it, and of how much (None where that is not known).
 
         Returns:
             What was moved, and which conflicts that brought to light.
@@ -378,7 +380,10 @@ class Registry(Lookback, Upkeep):
         from modelstore.sync import sync
 
         with closing(self.contact(self.remotes.resolve(os.fspath(remote)))) as partner:
-            return sync(self, partner, direction=direction, with_objects=with_objects, only=only, dry_run=dry_run)
+            return sync(
+                self, partner, direction=direction, with_objects=with_objects, only=only, dry_run=dry_run,
+                progress=progress,
+            )  # fmt: skip
 
     @staticmethod
     def contact(uri: str) -> Partner:

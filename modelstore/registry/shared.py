@@ -19,6 +19,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.errors import ReadOnlyRegistryError, ReadOnlyStorageError, StorageError, StorageUnavailableError
@@ -26,9 +27,11 @@ from modelstore.index import ops
 from modelstore.index.ingest import ingest
 from modelstore.journal.home import Home, StreamClosedError
 from modelstore.records.operations import Operation
+from modelstore.storage.progress import reporting
 
 if TYPE_CHECKING:
     from modelstore.index.database import Database
+    from modelstore.storage.fingerprints import Progress
 
 __all__ = ["SharedJournal"]
 
@@ -79,6 +82,15 @@ class SharedJournal:
         known = self._positions()
         news = [(stream, tip - known.get(stream, 0)) for stream, tip in tips.items() if tip > known.get(stream, 0)]
         news.sort(reverse=True)  # taken from the end: a writer's streams in their order
+        total = sum(length for _, length in news)
+        with reporting("fetching changes") if total > _AT_ONCE else nullcontext() as progress:
+            self._take_groups(news, tips, progress, total)
+        self._seen = tips
+
+    def _take_groups(
+        self, news: list[tuple[str, int]], tips: Mapping[str, int], progress: Progress | None, total: int
+    ) -> None:
+        done = 0
         while news:
             group: list[str] = []
             size = 0
@@ -87,7 +99,9 @@ class SharedJournal:
                 group.append(stream)
                 size += length
             self._take_in(group, tips)
-        self._seen = tips
+            done += size
+            if progress is not None:
+                progress(done, total)
 
     def _positions(self) -> dict[str, int]:
         return dict(tuple(row) for row in self._database.all("SELECT name, position FROM streams"))

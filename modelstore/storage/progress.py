@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from modelstore.storage.fingerprints import Progress
 
-__all__ = ["TerminalProgress", "Transfer", "format_bytes", "progress_wanted", "reporting", "watch_transfers"]
+__all__ = [
+    "TerminalProgress",
+    "Transfer",
+    "counting",
+    "format_bytes",
+    "progress_wanted",
+    "reporting",
+    "watch_transfers",
+]
 
 _PATIENCE_S: Final = 1.0  # what is over sooner needs no telling
 _INTERVAL_S: Final = 0.1
@@ -105,6 +113,24 @@ def reporting(label: str, stream: TextIO | None = None) -> Iterator[Progress | N
 
 
 @contextmanager
+def counting(label: str, stream: TextIO | None = None) -> Iterator[Progress | None]:
+    """Give a `Progress` of things that are no bytes, drawn as `reporting` does; None where none is wanted.
+
+    Example:
+        >>> with counting("sending changes") as progress:
+        ...     sent = 0 if progress is None else progress(2_000, None)
+    """
+    if not progress_wanted(stream):
+        yield None
+        return
+    bar = TerminalProgress(label, stream or sys.stderr, form=lambda count: f"{count:,.0f}")
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+@contextmanager
 def _telling(label: str, watchers: tuple[Callable[[Transfer], object], ...]) -> Iterator[Progress]:
     action, _, name = label.partition(" ")
     reached: tuple[int, int | None] = (0, None)
@@ -129,10 +155,13 @@ class TerminalProgress:
         label: What is being moved; shortened to fit.
         stream: A terminal.
         delay_s: Nothing is drawn before so many seconds.
+        form: Writes an amount; as bytes unless told otherwise.
     """
 
-    def __init__(self, label: str, stream: TextIO, delay_s: float = _PATIENCE_S) -> None:
-        self._label, self._stream, self._delay_s = label, stream, delay_s
+    def __init__(
+        self, label: str, stream: TextIO, delay_s: float = _PATIENCE_S, form: Callable[[float], str] | None = None
+    ) -> None:
+        self._label, self._stream, self._delay_s, self._form = label, stream, delay_s, form or format_bytes
         self._begun = self._last = time.monotonic()
         self._first: int | None = None
         self._drawn = False
@@ -146,7 +175,7 @@ class TerminalProgress:
             return
         self._last, self._drawn = now, True
         rate = (done_bytes - self._first) / max(now - self._begun, 1e-9)
-        self._write(_line(self._label, done_bytes, total_bytes, rate))
+        self._write(_line(self._label, done_bytes, total_bytes, rate, self._form))
 
     def close(self) -> None:
         """Remove the line."""
@@ -178,12 +207,12 @@ def format_bytes(count: float) -> str:
     return f"{count / 1024:.1f} TiB"
 
 
-def _line(label: str, done: int, total: int | None, rate: float) -> str:
+def _line(label: str, done: int, total: int | None, rate: float, form: Callable[[float], str]) -> str:
     shown = label if len(label) <= 32 else f"{label[:15]}…{label[-16:]}"
-    speed = f"{format_bytes(rate)}/s"
+    speed = f"{form(rate)}/s"
     if not total:
-        return f"{shown}  {format_bytes(done)}  {speed}"
+        return f"{shown}  {form(done)}  {speed}"
     full = min(_WIDTH, _WIDTH * done // total)
     left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
     bar = "█" * full + "░" * (_WIDTH - full)
-    return f"{shown}  {bar} {100 * done // total:3d}%  {format_bytes(done)} of {format_bytes(total)}  {speed}  {left}"
+    return f"{shown}  {bar} {100 * done // total:3d}%  {form(done)} of {form(total)}  {speed}  {left}"

@@ -22,6 +22,7 @@ from modelstore.errors import InvalidRequestError
 from modelstore.ids import now_ms
 from modelstore.registry.conflicts import Conflicts, OpenConflict
 from modelstore.registry.registry import Registry
+from modelstore.storage.progress import counting, reporting
 from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel, Partner, RegistryPartner
 
 __all__ = ["DIRECTIONS", "OBJECTS", "Direction", "Moved", "Objects", "SyncResult", "sync"]
@@ -170,26 +171,36 @@ class _Exchange:
     ) -> None:
         chosen = None if self.only is None else sender.select(self.only)
         left: set[str] = set()
-        for parcel in sender.parcels(known, has):
-            operations, heads = parcel.operations, parcel.heads
-            if chosen is not None:
-                operations, heads = [o for o in operations if o.entity in chosen], {}
-            refused = [o for o in operations if not receiver.takes(o)]
-            if refused:
-                operations = [o for o in operations if receiver.takes(o)]
-                moved.left.update(o.actor for o in refused)
-                left.update(o.stamp[16:] for o in refused)
-            # What is left out stays unknown to the receiver, so he may say nothing about its writers.
-            heads = {writer: stamp for writer, stamp in heads.items() if writer not in left}
-            if self.dry_run:
-                moved.operations += len(operations)
-                moved.entities.update(operation.entity for operation in operations)
-            elif operations or heads:
-                sys.audit("modelstore.step", "sync.exchange.2")
-                taken = receiver.take_in(Parcel(operations, heads))
-                moved.operations += taken.new
-                moved.entities.update(taken.entities)
-            self.tell(f"{what} changes", moved.operations, None)
+        with counting(f"{what} changes") as progress:
+            for parcel in sender.parcels(known, has):
+                self._parcel(self._wanted(parcel, receiver, chosen, moved, left), receiver, moved)
+                self.tell(f"{what} changes", moved.operations, None)
+                if progress is not None:
+                    progress(moved.operations, None)
+
+    @staticmethod
+    def _wanted(parcel: Parcel, receiver: Partner, chosen: set[str] | None, moved: Moved, left: set[str]) -> Parcel:
+        """Return what of a parcel goes to the receiver; writers of whom something is left out are noted."""
+        operations, heads = parcel.operations, parcel.heads
+        if chosen is not None:
+            operations, heads = [o for o in operations if o.entity in chosen], {}
+        refused = [o for o in operations if not receiver.takes(o)]
+        if refused:
+            operations = [o for o in operations if receiver.takes(o)]
+            moved.left.update(o.actor for o in refused)
+            left.update(o.stamp[16:] for o in refused)
+        # What is left out stays unknown to the receiver, so he may say nothing about its writers.
+        return Parcel(operations, {writer: stamp for writer, stamp in heads.items() if writer not in left})
+
+    def _parcel(self, parcel: Parcel, receiver: Partner, moved: Moved) -> None:
+        if self.dry_run:
+            moved.operations += len(parcel.operations)
+            moved.entities.update(operation.entity for operation in parcel.operations)
+        elif parcel.operations or parcel.heads:
+            sys.audit("modelstore.step", "sync.exchange.2")
+            taken = receiver.take_in(parcel)
+            moved.operations += taken.new
+            moved.entities.update(taken.entities)
 
     def _bytes(self) -> None:
         if self.direction != "push":
@@ -207,7 +218,8 @@ class _Exchange:
                 continue
             sys.audit("modelstore.step", "sync.exchange.3")
             self.tell(f"{what} files", number, len(needs))
-            moved.bytes += receiver.store(need, address)
+            with reporting(f"{what} {need.name}") as progress:
+                moved.bytes += receiver.store(need, address, progress)
             moved.objects += 1
 
     # -- what both had when they last met ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from modelstore.storage.progress import (
     TerminalProgress,
     Transfer,
     _watchers,
+    counting,
     format_bytes,
     progress_wanted,
     reporting,
@@ -172,3 +173,20 @@ def test_on_a_real_terminal_after_a_second() -> None:
 
     assert "15.0 MiB of 15.0 MiB" in seen.decode()
     assert " 0 B of" not in seen.decode()  # the first second was silent
+
+
+def test_what_is_no_bytes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn as soon as it takes long, and gone at the end."""
+    from modelstore.storage import progress as module
+
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+    terminal = Terminal()
+    bar = TerminalProgress("sending changes", terminal, 0.0, lambda count: f"{count:,.0f}")
+    bar(2_000, None)
+    bar.close()
+    assert "sending changes  2,000  " in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    with counting("sending changes", io.StringIO()) as progress:
+        assert progress is None
+    with counting("sending changes", terminal) as progress:
+        assert progress is not None

@@ -386,3 +386,10 @@ def test_damaged_bytes_of_a_remote_are_not_taken_when_asked_for(ann: Registry, b
     with pytest.raises(BlobNotFoundError):
         bob.weights.local_copy(bob.models.get(model))
     assert list(bob.weights.objects.iterate()) == []
+
+
+def test_a_program_is_told_how_far_an_exchange_has_got(ann: Registry, bob: Registry, road: Road) -> None:
+    ann.models.create_many({"name": f"m{number}"} for number in range(20))
+    told: list[tuple[str, int, int | None]] = []
+    ann.sync(road.uri(bob), direction="push", progress=lambda *news: told.append(news))
+    assert told[-1] == ("sending changes", 20, None)
