@@ -17,7 +17,7 @@ PYTEST := -m pytest -n $(JOBS) --maxprocesses=8
 # Arguments for the tests: make test ARGS="-k cache"
 ARGS ?=
 
-.PHONY: help demo test lint format typecheck coverage test-main test-others test-long test-azure bench bench-peers clean
+.PHONY: help demo test lint format typecheck coverage test-main test-others test-long test-shared test-azure bench bench-peers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ test-others:
 
 test-long: $(VENV)/.stamp ## The slow tests, with many more generated examples
 	HYPOTHESIS_PROFILE=night $(BIN)/python $(PYTEST) --timeout=3600 -m "long" $(ARGS)
+
+test-shared: $(VENV)/.stamp ## The tests of classes and registries once more, on shared registries
+	MODELSTORE_TEST_KIND=shared $(BIN)/python $(PYTEST) -q tests/sdk tests/registry tests/sync $(ARGS)
 
 # Servers for two backends that Python has none for; the tests skip where they are not installed.
 test-azure: $(VENV)/.stamp build/servers/.stamp ## The storage tests that need servers from npm (Azurite, s3rver), which come into build/

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from modelstore.index import driver
+from modelstore.registry import kinds
+from tests.kinds import SHARED
 
 # quick: every run on a developer's machine. few: on the other Pythons of `make test`, for what only they break. ci:
 # before a release. night: `make test-long`.
@@ -49,6 +51,20 @@ def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
     for connection in left:
         connection.close()
     assert not left, f"{request.node.nodeid} left {len(left)} databases open"
+
+
+# MODELSTORE_TEST_KIND=shared (`make test-shared`): registries that tests make without saying of which kind are shared
+# ones, in a folder. What is about one machine's database says so with `tests.kinds.one_machine`.
+@pytest.fixture(autouse=SHARED)
+def shared_registries(own_surroundings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make new registries shared, with the indexes of this host beside them."""
+    monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "modelstore-indexes"))
+
+    def form(folder: Path, *, create: bool, shared: bool | None = None) -> kinds.Form:
+        new = create and not (folder / kinds.FORMAT_FILE).exists() and not (folder / "registry.db").exists()
+        return kinds.open_form(folder, create=create, shared=True if new and shared is None else shared)
+
+    monkeypatch.setattr("modelstore.registry.opening.open_form", form)
 
 
 # Settings of whoever runs the tests that would change what the tests see.

@@ -215,6 +215,7 @@ class LocalCopies:
             if other is None and self._from_remotes(digest, name):
                 other = self.objects.uri(digest, name)
             if other is None:
+                self.check_file(self.objects.path(digest, name), digest, verify=verify)  # says what can be done
                 raise
             return self._cached(other, digest, force=force, verify=verify).path
 

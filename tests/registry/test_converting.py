@@ -25,7 +25,7 @@ def own_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def filled(folder: Path, *, shared: bool = False) -> dict[str, Operation]:
     """A registry with a bit of everything; returns its operations."""
-    with Registry(folder, shared=shared or None) as registry:
+    with Registry(folder, shared=shared) as registry:
         file = folder.parent / "weights.pt"
         file.write_bytes(b"weights")
         objects = registry.weights.objects
@@ -68,7 +68,11 @@ def test_there_and_back(tmp_path: Path) -> None:
 def test_what_is_known_of_each_writer_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every host, there and back: a sync compares heads, and what came by itself goes on counting as such."""
     folder = tmp_path / "registry"
-    with Registry(tmp_path / "laptop") as laptop, Registry(tmp_path / "other") as other, Registry(folder) as registry:
+    with (
+        Registry(tmp_path / "laptop") as laptop,
+        Registry(tmp_path / "other") as other,
+        Registry(folder, shared=False) as registry,
+    ):
         laptop.models.create(name="laptop's", project="vision")
         other.models.create(name="not wanted", project="speech")
         other.models.create(name="wanted", project="vision")
@@ -169,7 +173,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
 
 def test_a_registry_of_one_machine_has_nothing_to_compact(tmp_path: Path) -> None:
     """And says what frees space there."""
-    with Registry(tmp_path / "registry") as registry, pytest.raises(InvalidRequestError, match="gc"):
+    with Registry(tmp_path / "registry", shared=False) as registry, pytest.raises(InvalidRequestError, match="gc"):
         registry.compact()
 
 

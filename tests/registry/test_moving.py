@@ -35,7 +35,7 @@ _SHM = Path("/dev/shm")  # noqa: S108 - a filesystem of its own on every Linux
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A registry, closed."""
-    with open_registry(tmp_path / "registry") as registry:
+    with open_registry(tmp_path / "registry", shared=False) as registry:
         register(registry, b"first", "one", publish=True)
         register(registry, b"first", "same bytes under another name")
         register(registry, b"second", "two")

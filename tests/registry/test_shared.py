@@ -260,7 +260,7 @@ def test_on_a_network_filesystem_new_registries_are_shared_and_local_ones_refuse
     team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = tmp_path / "nfs" / "local"
-    Registry(local).close()
+    Registry(local, shared=False).close()
     monkeypatch.setattr(
         mounts, "network_filesystem", lambda folder: "nfs4" if (tmp_path / "nfs") in folder.parents else None
     )

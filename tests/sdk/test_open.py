@@ -15,6 +15,7 @@ from modelstore.storage import webfiles
 from modelstore.storage.packages import collect, pack
 from modelstore.testing.httpserver import HttpServer, http_server
 from modelstore.testing.storage import HASTY
+from tests.kinds import one_machine
 
 MakeFile = Callable[..., Path]
 DATA = os.urandom(24 << 20)
@@ -54,6 +55,7 @@ def test_what_is_cached_is_not_asked_for_again(server: HttpServer) -> None:
     assert server.requests.total() > before
 
 
+@one_machine("a shared one opens the copy in the cache, which was verified")
 def test_the_registrys_own_bytes_are_verified_first(task: Task, make_file: MakeFile) -> None:
     """As `get_local_copy` does."""
     model = OutputModel(task)

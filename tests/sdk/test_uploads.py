@@ -53,7 +53,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 def snapshots(registry: Registry) -> list[bytes]:
-    folder = registry.folder / "uploads"
+    folder = registry.weights.uploads.folder
     return sorted(path.read_bytes() for path in folder.iterdir()) if folder.exists() else []
 
 

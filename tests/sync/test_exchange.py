@@ -75,6 +75,13 @@ def state(registry: Registry) -> object:
     return read_index(registry.database.connection)
 
 
+def kept_at(registry: Registry, model: str) -> Path:
+    """Return where the registry keeps a model's bytes."""
+    path = registry.weights.objects.find(str(registry.models.get(model).digest))
+    assert path is not None
+    return path
+
+
 def stored(registry: Registry, folder: Path, text: str, **fields: object) -> str:
     file = folder / f"{text}.pt"
     file.write_bytes(text.encode())
@@ -271,7 +278,7 @@ def test_bytes_go_along_as_far_as_they_are_wanted(
 def test_bytes_that_nobody_has_are_named(ann: Registry, bob: Registry, tmp_path: Path) -> None:
     """And asked for again next time."""
     model = stored(ann, tmp_path, "one", name="one")
-    path = ann.weights.local_copy(ann.models.get(model))
+    path = kept_at(ann, model)
     kept = path.read_bytes()
     digest = ann.models.get(model).digest
     path.unlink()
@@ -284,7 +291,7 @@ def test_bytes_that_nobody_has_are_named(ann: Registry, bob: Registry, tmp_path:
 def test_damaged_bytes_are_not_taken(ann: Registry, bob: Registry, tmp_path: Path) -> None:
     """The receiver compares digests; what came before stays."""
     model = stored(ann, tmp_path, "one", name="one")
-    path = ann.weights.local_copy(ann.models.get(model))
+    path = kept_at(ann, model)
     path.chmod(0o644)
     path.write_bytes(b"eno")
 
@@ -377,7 +384,7 @@ def test_bytes_that_stayed_behind_come_when_they_are_asked_for(ann: Registry, bo
 def test_damaged_bytes_of_a_remote_are_not_taken_when_asked_for(ann: Registry, bob: Registry, tmp_path: Path) -> None:
     """They are missing here, and stay so."""
     model = stored(ann, tmp_path, "one", name="one")
-    path = ann.weights.local_copy(ann.models.get(model))
+    path = kept_at(ann, model)
     meet(ann, bob, with_objects="none")
     path.chmod(0o644)
     path.write_bytes(b"eno")
