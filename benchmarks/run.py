@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import cache, foundation, query, reports, transfer
+from benchmarks import cache, foundation, query, reports, server, transfer
 from benchmarks.arena import PEERS, Arena, Outcome
 from benchmarks.machine import describe
 from benchmarks.measure import ROOT, ContenderFailedError
@@ -32,6 +32,7 @@ SUITES = {
     "query": query.JOBS,
     "bulk": query.BULK_JOBS,
     "reports": reports.JOBS,
+    "server": server.JOBS,
 }
 
 

@@ -92,21 +92,25 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(registry: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[ServerProcess]:
+def server_process(
+    registry: Path | str, *arguments: str, env: dict[str, str] | None = None, near: Path | None = None
+) -> Iterator[ServerProcess]:
     """Serve from a process of its own, begun as people begin it.
 
     Args:
-        registry: Folder of the registry.
+        registry: Folder or URI of the registry.
         arguments: Of `modelstore serve`; without a port a free one is taken.
         env: Variables on top of this process's.
+        near: Where it logs and keeps temporary files; None for beside the registry's folder.
     """
-    log = registry.parent / f"server-{os.urandom(4).hex()}.log"
+    near = near or Path(registry).parent
+    log = near / f"server-{os.urandom(4).hex()}.log"
     ports = () if "--port" in arguments else ("--port", "0")
     command = [sys.executable, "-m", "modelstore", "serve", "--registry", str(registry), *ports, *arguments]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             command, stdout=subprocess.PIPE, stderr=errors, text=True,
-            env={**os.environ, "TMPDIR": str(registry.parent), **(env or {})},
+            env={**os.environ, "TMPDIR": str(near), **(env or {})},
             start_new_session=True,
         )  # fmt: skip
     try:
