@@ -95,6 +95,7 @@ class _Copying:
         for _ in range(_ROUNDS):
             self.database.unlink(missing_ok=True)
             sys.audit("modelstore.step", "backup.copy.1")
+            self.registry.refresh()
             self.registry.database.copy_to(self.database)
             copy = Database(self.database, self.database.parent, create=False)
             try:

@@ -81,6 +81,7 @@ def export_models(
 ) -> Exported:
     """Write models with their bytes and history into one file; see `Registry.export_models`."""
     registry.flush_reports()
+    registry.refresh()  # inside of one state of the index nothing more comes in
     with BundleWriter(target, KIND, overwrite=overwrite) as bundle:
         with registry.database.snapshot():
             models = [registry.models.get(model_id) for model_id in dict.fromkeys(ids)]

@@ -93,6 +93,7 @@ class Conflicts:
         """
         wanted = None if entities is None else set(entities)
         database = self._registry.database
+        self._registry.refresh()
         with database.snapshot():
             rows = database.all(
                 "SELECT entity, key, fork, branches FROM conflicts WHERE agree = 0 ORDER BY entity, key, fork"

@@ -25,6 +25,8 @@ def examine(registry: Registry, *, deep: bool) -> list[Finding]:
         deep: Read every stored byte, and fold the whole journal once more for comparison.
     """
     findings = list(checks.database(registry, deep=deep))
+    if not findings:
+        registry.refresh()
     if deep and not findings:
         findings.extend(checks.journal(registry))
         if not any(f.severity == "error" for f in findings):

@@ -74,6 +74,7 @@ def fsck(registry: Registry, *, deep: bool = False, repair: bool = False) -> Che
 def _findings(registry: Registry, *, deep: bool) -> list[Finding]:
     findings = list(checks.database(registry, deep=deep))
     if not findings:
+        registry.refresh()
         findings.extend(checks.journal(registry))
         if not any(f.severity == "error" for f in findings):
             findings.extend(checks.index(registry))

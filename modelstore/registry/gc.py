@@ -98,6 +98,7 @@ def collect(
     if registry.database.read_only and not dry_run:
         raise ReadOnlyRegistryError(f"The registry at {registry.place} is read-only for this user")
     registry.flush_reports()
+    registry.refresh()
     now = time.time()
     sorted_out = _Sorted(registry, now - grace_s, (now - keep_former_s) * 1000)
     candidates = list(sorted_out)

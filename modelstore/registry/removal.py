@@ -69,6 +69,7 @@ def remove_chosen(
     See `remove_models` for the rest.
     """
     if dry_run:
+        registry.refresh()
         with registry.database.snapshot():
             return _told(registry, list(dict.fromkeys(choose())), keep_weights=keep_weights, force=force)
     with registry.transaction():
