@@ -108,6 +108,11 @@ class Uploads:
         """Return the uploads that have not finished, of this process and of others, oldest first."""
         return reader.uploads(self._registry.database, model_id)
 
+    def begun_here(self, model_id: str | None = None) -> bool:
+        """Tell whether this process has uploads to do, also such as wait for the end of a transaction."""
+        own = this_process().token
+        return any(one.status == "pending" and one.changes.get("owner") == own for one in self.pending(model_id))
+
     def adopt(self, snapshot: Snapshot) -> None:
         """Move a snapshot to where it waits for its upload."""
         assert snapshot.path is not None  # noqa: S101 - only a snapshot that is still here is sent

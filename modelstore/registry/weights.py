@@ -254,7 +254,7 @@ class Weights(LocalCopies):
             UsageError: This thread is in a transaction, for whose end they wait.
         """
         if self._registry.database.in_transaction:
-            if quiet or not self.uploads.pending(model_id):
+            if quiet or not self.uploads.begun_here(model_id):
                 return
             raise UsageError(
                 "Uploads cannot be waited for inside a transaction: they wait for its end",

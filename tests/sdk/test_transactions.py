@@ -175,6 +175,21 @@ def test_uploads_from_before_are_waited_for_first(task: Task, make_file: MakeFil
     assert len(Model.query_models(only_published=True)) == 3
 
 
+def test_uploads_of_others_keep_nobody_from_ending_a_task_in_a_block(task: Task, registry: Registry) -> None:
+    """They are another process's to wait for."""
+    model = OutputModel(task, name="one")
+    with registry.database.write() as connection:
+        connection.execute(
+            "INSERT INTO uploads (model, snapshot, destination, changes, status, host, pid, actor, created)"
+            " VALUES ('m', 'uploads/x', 's3://b', '{}', 'pending', 'h', 1, 'a', 1)"
+        )
+    with modelstore.transaction():
+        model.set_metadata("k", 1)
+        task.close()
+
+    assert task.status == "completed"
+
+
 def test_an_undone_block_gives_back_the_upload_that_newer_weights_replaced(
     task: Task, make_file: MakeFile, tmp_path: Path, registry: Registry
 ) -> None:
