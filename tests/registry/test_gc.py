@@ -162,7 +162,10 @@ def test_no_registration_loses_its_bytes_to_a_collection_at_any_of_its_steps(
 
     Without any grace period too: then only the transactions protect.
     """
-    steps = _steps(lambda: register(registry, b"probe"))
+    # Those of a shared journal are inside a transaction, for whose end the collection would wait.
+    steps = [
+        one for one in _steps(lambda: register(registry, b"probe")) if not one[0].startswith(("shared", "journal"))
+    ]
     assert any(step.startswith("objects.put") for step, _ in steps)
     for number, (step, occurrence) in enumerate(steps):
         content = f"bytes {number}".encode()
