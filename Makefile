@@ -97,7 +97,7 @@ test-long: $(VENV)/.stamp ## The slow tests, with many more generated examples
 	HYPOTHESIS_PROFILE=night $(BIN)/python $(PYTEST) --timeout=3600 -m "long" $(ARGS)
 
 test-shared: $(VENV)/.stamp ## The tests of classes and registries once more, on shared registries
-	MODELSTORE_TEST_KIND=shared $(BIN)/python $(PYTEST) -q tests/sdk tests/registry tests/sync $(ARGS)
+	MODELSTORE_TEST_KIND=shared $(BIN)/python $(PYTEST) -q tests/registry tests/sdk tests/sync $(ARGS)
 
 # Servers for two backends that Python has none for; the tests skip where they are not installed.
 test-azure: $(VENV)/.stamp build/servers/.stamp ## The storage tests that need servers from npm (Azurite, s3rver), which come into build/
