@@ -5,6 +5,7 @@ It saves work and nothing else: with locks that exclude nobody, several processe
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,9 @@ __all__ = ["KeyLock"]
 
 _FIRST_PAUSE_S: Final = 0.002
 _LONGEST_PAUSE_S: Final = 0.02
+# Of attempts that fail, which cost far more than asking whether the work is done. Only who waits for work that failed
+# is kept waiting by this.
+_ATTEMPT_S: Final = 0.1
 
 
 class KeyLock:
@@ -43,26 +47,30 @@ class KeyLock:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._path, fallback_to_soft=False)
-        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        now = time.monotonic()
+        deadline = math.inf if self._timeout_s is None else now + self._timeout_s
+        next_attempt = now
         pause = _FIRST_PAUSE_S
         while True:
-            try:
-                lock.acquire(blocking=False)
-                self._lock = lock
-                return True
-            except Timeout:
-                pass
-            except (OSError, NotImplementedError):
-                return True  # no locks here (an NFS without lockd, another user's lock file): go on without
+            if now >= min(next_attempt, deadline):
+                try:
+                    lock.acquire(blocking=False)
+                    self._lock = lock
+                    return True
+                except Timeout:
+                    next_attempt = now + _ATTEMPT_S
+                except (OSError, NotImplementedError):
+                    return True  # no locks here (an NFS without lockd, another user's lock file): go on without
             if self._done():
                 return False
-            if deadline is not None and time.monotonic() >= deadline:
+            if now >= deadline:
                 raise CacheBusyError(
                     f"Another process was still fetching the same URI after {self._timeout_s:g} s.",
                     "Wait for it, or allow a longer lock_timeout_s.",
                 )
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
+            now = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

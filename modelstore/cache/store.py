@@ -173,10 +173,17 @@ class Cache:
             )
         name = ask.lock_name()
         ready: list[Found] = []
+        seen: tuple[int, ...] | None = None
 
         def done() -> bool:
+            nonlocal seen
             if progress is not None:
                 progress(in_progress(self._layout, name), None)
+            # Many wait beside one that works; a stat leaves it the processors and their caches, a query does not.
+            stamp = self._index.stamp()
+            if stamp == seen:
+                return False
+            seen = stamp
             hit = self._look_up(ask)
             ready.extend([hit] if hit is not None else [])
             return hit is not None
