@@ -19,7 +19,13 @@ class Files:
 
     What a network filesystem keeps from another host for a while is not asked of it: whether a name exists, and what
     `stat` says of a name. Listing a folder, and opening a file, ask the server.
+
+    Args:
+        sync_names: Whether folders must be synced for their names to be durable.
     """
+
+    def __init__(self, *, sync_names: bool = True) -> None:
+        self._sync_names = sync_names
 
     def names(self, folder: Path) -> list[str]:
         """List a folder."""
@@ -43,6 +49,8 @@ class Files:
 
     def sync_folder(self, folder: Path) -> None:
         """Make names durable."""
+        if not self._sync_names:
+            return
         with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
 

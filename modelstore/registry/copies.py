@@ -376,7 +376,7 @@ def _objects(registry: Registry) -> ObjectStore:
     if registry.server is not None:
         return registry.server.objects(root)
     if registry.bucket is None:
-        return ObjectStore(root)
+        return ObjectStore(root, sync_names=registry.kind == "local" or not mounts.keeps_names(registry.folder))
     from modelstore.registry.references import is_used
     from modelstore.storage.bucket_objects import BucketObjects, NoObjects
     from modelstore.storage.buckets import Bucket
@@ -385,7 +385,7 @@ def _objects(registry: Registry) -> ObjectStore:
     if registry.objects is not None:
         folder = uris.local_path(registry.objects)
         if folder is not None:
-            return ObjectStore(folder / "objects")
+            return ObjectStore(folder / "objects", sync_names=not mounts.keeps_names(folder))
         bucket = Bucket(registry.objects)
     if bucket is None:
         return NoObjects(root, registry.place)

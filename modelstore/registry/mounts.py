@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["boot_id", "machine_id", "network_filesystem", "process_is_alive"]
+__all__ = ["boot_id", "keeps_names", "machine_id", "network_filesystem", "process_is_alive"]
 
 _NETWORK: Final = frozenset(
     (
@@ -35,6 +35,15 @@ def network_filesystem(folder: Path) -> str | None:
         path = os.path.dirname(path)
     kind = mounts.get(path)
     return kind if kind in _NETWORK else None
+
+
+def keeps_names(folder: Path) -> bool:
+    """Tell whether a name in a folder is durable as soon as it is made, so that syncing the folder is of no use.
+
+    On NFS the server answers a change of a folder when it is on its disk; Linux does nothing to sync one.
+    """
+    kind = network_filesystem(folder)
+    return kind is not None and kind.startswith("nfs")
 
 
 def machine_id() -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from modelstore import config
 from modelstore.errors import InvalidRequestError
 from modelstore.index.database import Database
+from modelstore.registry import mounts
 from modelstore.registry.kinds import Kind, open_form
 
 if TYPE_CHECKING:
@@ -165,9 +166,10 @@ def open_index(registry: Registry, place: Place, writer: Callable[[], str], *, o
 
     home: Home
     if place.bucket is None:
+        from modelstore.journal.files import Files
         from modelstore.journal.folder import FolderHome
 
-        home = FolderHome(place.folder)
+        home = FolderHome(place.folder, Files(sync_names=not mounts.keeps_names(place.folder)))
     else:
         from modelstore.journal.bucket import BucketHome
 

@@ -113,6 +113,7 @@ def copy_hashed(
     progress: Progress | None = None,
     *,
     durable: bool = True,
+    mode: int = 0o666,
 ) -> Fingerprint:
     """Copy a file to ``target``, a name that nobody else uses, and return the fingerprint of the copy.
 
@@ -126,6 +127,7 @@ def copy_hashed(
         progress: Called from this thread, for files of a mebibyte and more.
         durable: Return only when the copy would survive a power cut (its name in the folder is the caller's to
             sync, after giving it its final place).
+        mode: Rights of the copy, of which the umask takes some away; without those to write, only this call writes it.
 
     Raises:
         BlobNotFoundError: There is no source.
@@ -138,7 +140,7 @@ def copy_hashed(
         reading = _open_regular(source)
     try:
         with translated(target, writing=True):
-            writing = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            writing = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
                 return _copy(reading, writing, progress, durable=durable)
             except BaseException:

@@ -68,20 +68,25 @@ class ObjectStore:
 
     Args:
         root: The ``objects`` folder; made when first written to.
+        sync_names: Whether folders must be synced for their names to be durable; see `registry.mounts.keeps_names`.
     """
 
     remote: ClassVar[bool] = False
     """Whether the bytes lie where no program can open them as files."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, sync_names: bool = True) -> None:
         self.root = Path(root)
+        self._sync_names = sync_names
+        self._has_tmp = False
         self._synced: set[str] = set()
         self._tmp = os.path.join(self.root, "tmp")
 
     def temporary(self) -> Path:
         """Return a new name for a snapshot, on the same filesystem as the objects; its folder exists."""
-        with translated(self._tmp, writing=True):
-            os.makedirs(self._tmp, exist_ok=True)
+        if not self._has_tmp:
+            with translated(self._tmp, writing=True):
+                os.makedirs(self._tmp, exist_ok=True)
+            self._has_tmp = True
         return Path(self._tmp, os.urandom(16).hex())
 
     def snapshot(
@@ -94,7 +99,14 @@ class ObjectStore:
             InvalidRequestError: The source is a folder or a device.
         """
         target = self.temporary()
-        return target, copy_hashed(source, target, progress, durable=durable)
+        try:
+            return target, copy_hashed(source, target, progress, durable=durable, mode=0o444)
+        except BlobNotFoundError:
+            if os.path.isdir(self._tmp):
+                raise
+            self._has_tmp = False  # somebody has tidied up
+        target = self.temporary()
+        return target, copy_hashed(source, target, progress, durable=durable, mode=0o444)
 
     def put(self, snapshot: Path, fingerprint: Fingerprint, filename: str, *, durable: bool = True) -> str:
         """Publish a finished snapshot, which is gone afterwards, and return its logical URI.
@@ -122,7 +134,9 @@ class ObjectStore:
         # 4. the folder and those above it reach the disk
         with translated(target, writing=True):
             sys.audit("modelstore.step", "objects.put.1")
-            os.chmod(snapshot, os.stat(snapshot).st_mode & 0o444)
+            mode = os.stat(snapshot).st_mode
+            if mode & 0o333:
+                os.chmod(snapshot, mode & 0o444)
             sys.audit("modelstore.step", "objects.put.2")
             while True:
                 made = _make_folder(folder)
@@ -136,7 +150,7 @@ class ObjectStore:
                     if not os.path.lexists(snapshot):
                         raise
             sys.audit("modelstore.step", "objects.put.4")
-            if durable:
+            if durable and self._sync_names:
                 # Gone when it was garbage before and has just been collected: whoever is about to refer to an object
                 # looks for it in his transaction.
                 with suppress(FileNotFoundError):

@@ -163,6 +163,7 @@ class SinfulFiles(Files):
     """
 
     def __init__(self, seed: int, rate: float = 0.15) -> None:
+        super().__init__()
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._rate = rate
         self.sins = 0
