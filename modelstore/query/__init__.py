@@ -31,6 +31,7 @@ from modelstore.query.tree import (
     Untagged,
     all_of,
     any_of,
+    has_pattern,
     has_search,
     negate,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "any_of",
     "condition",
     "explain",
+    "has_pattern",
     "has_search",
     "matches",
     "negate",

@@ -237,6 +237,16 @@ def has_search(node: Node) -> bool:
     return isinstance(node, Mentions)
 
 
+def has_pattern(node: Node) -> bool:
+    """Tell whether a condition tries a regular expression, which may take for ever."""
+    match node:
+        case Not(child):
+            return has_pattern(child)
+        case AllOf(children) | AnyOf(children):
+            return any(map(has_pattern, children))
+    return isinstance(node, Compare) and node.op == "matches"
+
+
 TRUE: Final = AllOf(())
 FALSE: Final = AnyOf(())
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from modelstore.errors import InvalidRequestError
+from modelstore.errors import AccessDeniedError, InvalidRequestError
+from modelstore.query import has_pattern
+from modelstore.query.filters import condition
 from modelstore.records.entities import ModelRecord
 from modelstore.records.values import encode
 from modelstore.registry.conflicts import OpenConflict
@@ -19,11 +22,12 @@ from modelstore.sdk.base_model import model_to_dict
 from modelstore.server import forms
 from modelstore.server.encoding import json_answer
 from modelstore.server.service import Call
+from modelstore.server.tokens import Token
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-__all__ = ["conflicts", "model", "search"]
+__all__ = ["asked", "conflicts", "model", "search"]
 
 _FIELDS: Final = tuple(one.name for one in fields(ModelSearch) if one.name != "limit")
 
@@ -33,7 +37,7 @@ async def search(call: Call) -> Response:
     question = await call.json(forms.ModelQuestion)
 
     def work() -> Response:
-        found = ModelSearch(**{name: getattr(question, name) for name in _FIELDS})
+        found = asked(call.who, {name: getattr(question, name) for name in _FIELDS})
         records, last = found.page(call.registry, question.limit, _cursor(question.cursor))
         return json_answer({"models": [_model(one) for one in records], "next": _token(last)})
 
@@ -59,6 +63,27 @@ async def conflicts(call: Call) -> Response:
         return json_answer(forms.ConflictList([_conflict(one) for one in found]))
 
     return await call.service.read(work)
+
+
+def asked(who: Token, filters: Mapping[str, Any]) -> ModelSearch:
+    """Return the question that conditions amount to, if somebody may ask it.
+
+    Raises:
+        InvalidRequestError: They are none.
+        AccessDeniedError: They have a regular expression, which can keep the server busy for ever: one token, and
+            nobody else gets an answer.
+    """
+    try:
+        found = ModelSearch(**filters)
+        tried = has_pattern(condition(found.query()))
+    except (TypeError, RecursionError) as error:
+        raise InvalidRequestError(f"These are no conditions on models: {error}") from error
+    if tried and who.role != "admin":
+        raise AccessDeniedError(
+            "Regular expressions are for tokens of the role admin: one can keep a server busy for ever",
+            "Use `contains`, or sync and ask your own registry.",
+        )
+    return found
 
 
 def _model(record: ModelRecord) -> dict[str, Any]:

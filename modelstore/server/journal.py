@@ -13,6 +13,7 @@ from modelstore.server import forms
 from modelstore.server.admission import take_in
 from modelstore.server.answers import RefusedError
 from modelstore.server.encoding import json_answer
+from modelstore.server.finding import asked
 from modelstore.server.service import Call
 from modelstore.sync import Knowledge, Parcel
 from modelstore.sync.wire import END, parcel_lines, read_parcel
@@ -83,10 +84,8 @@ async def select(call: Call) -> Response:
     question = await call.json(forms.SelectQuestion)
 
     def work() -> list[str]:
-        try:
-            return sorted(call.service.partner.select(question.filters))
-        except TypeError as error:
-            raise InvalidRequestError(f"These are no conditions on models: {error}") from error
+        asked(call.who, question.filters)
+        return sorted(call.service.partner.select(question.filters))
 
     return json_answer(forms.EntityList(await call.service.read(work)))
 
