@@ -19,6 +19,7 @@ __all__ = [
     "last_stamp",
     "of_entities",
     "of_entity",
+    "of_writer",
     "operation_from_row",
     "read",
     "rows",
@@ -120,6 +121,12 @@ def between(connection: Connection, after: str, last: str, limit: int | None = N
     )
     for row in rows:
         yield operation_from_row(row)
+
+
+def of_writer(connection: Connection, writer: str, after: str, last: str) -> list[Operation]:
+    """Return the operations of one writer with stamps behind ``after`` up to ``last``, ascending."""
+    sql = f"SELECT {COLUMNS} FROM ops WHERE stamp > ? AND stamp <= ? AND substr(stamp, 17) = ? ORDER BY stamp"
+    return [operation_from_row(row) for row in connection.execute(sql, (after, last, writer))]
 
 
 def from_stamp(connection: Connection, first: str) -> Iterator[Operation]:

@@ -119,7 +119,7 @@ def refuse_unknown_tasks(registry: Registry, links: Sequence[Draft]) -> None:
         (json.dumps([draft.entity for draft in links]),),
     )
     if rows:
-        raise TaskNotFoundError(f"There is no task {rows[0][0]!r:.80} in {registry.folder}", "Create it first.")
+        raise TaskNotFoundError(f"There is no task {rows[0][0]!r:.80} in {registry.place}", "Create it first.")
 
 
 def refuse_known(registry: Registry, ids: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from modelstore.index import ops
 from modelstore.index.ingest import ingest
 from modelstore.journal.home import Home, StreamClosedError
 from modelstore.records.operations import Operation
+from modelstore.registry.unanswered import Unanswered, leave
 from modelstore.storage.progress import reporting
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class SharedJournal:
         self._seen: Mapping[str, int] | None = None
         self.written = False
         self._last = (0, "")
+        self._unanswered = Unanswered(database.path.parent / "sending")
 
     # -- coming in -------------------------------------------------------------------------------------------------
 
@@ -122,10 +124,7 @@ class SharedJournal:
             )
             for stream, _, _ in spans:
                 # Ours, and longer than we know: never to be continued by this writer.
-                connection.execute(
-                    "UPDATE writers SET fingerprint = 'left:' || id WHERE id = ? AND fingerprint NOT LIKE 'left:%'",
-                    (stream[:16],),
-                )
+                leave(connection, stream[:16])
 
     def _read(self, spans: list[tuple[str, int, int]], heads: dict[str, str]) -> Iterator[Operation]:
         for stream, lines in self.home.read_many(spans):
@@ -139,7 +138,9 @@ class SharedJournal:
     # -- going out -------------------------------------------------------------------------------------------------
 
     def begin(self, connection: Any) -> int:
-        """Return where the operations of the transaction that begins will start."""
+        """Return where the operations of the transaction that begins will start; a writer in doubt is left."""
+        if self.home.single_process:
+            self._unanswered.settle(connection)
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
 
     def append(self, connection: Any, after: int) -> bool:
@@ -156,12 +157,15 @@ class SharedJournal:
             ReadOnlyRegistryError: This user may not write there.
             StorageError: They could not be written; the transaction must be rolled back.
         """
-        lines = [_line(operation) for _, operation in ops.read(connection, after)]
-        if not lines:
+        operations = [operation for _, operation in ops.read(connection, after)]
+        if not operations:
             return False
+        lines = [operation.to_json().encode() for operation in operations]
         if self._offline:
             raise StorageUnavailableError("Nothing can be written with MODELSTORE_OFFLINE=1", "Unset it.")
         stream, tip = self._stream(connection)
+        if self.home.single_process:
+            self._unanswered.note(operations[-1].stamp)
         for _ in range(_TRIES):
             try:
                 sys.audit("modelstore.step", "shared.write.1")
@@ -196,7 +200,3 @@ class SharedJournal:
             (least, beyond),
         ).fetchone()
         return (self.home.next_stream(writer, None), 0) if row is None else (row[0], row[1])
-
-
-def _line(operation: Operation) -> bytes:
-    return operation.to_json().encode()

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, get_args
 from urllib.parse import quote
 
@@ -121,8 +120,7 @@ async def store_object(call: Call) -> Response:
     digest, name = call.path("digest"), call.path("name")
     checked_name(digest, name)
     store = call.registry.weights.objects
-    path: Path = store.path(digest, name)
-    if await call.service.move(path.exists):
+    if await call.service.move(lambda: store.size(digest, name)) is not None:
         async for _ in call.blocks():
             pass  # it is here; the connection stays usable
         return json_answer(forms.Stored(digest, name, _uri(digest, name)))

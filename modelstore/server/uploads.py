@@ -80,7 +80,7 @@ class Uploads:
         checked_name(digest, name)
         if size < 0:
             raise InvalidRequestError(f"{size} is no size")
-        if self._store.path(digest, name).exists():
+        if self._store.size(digest, name) is not None:
             return Upload(_id(who, digest, name, 0), digest, name, size, size, complete=True)
         folder = self._store.temporary().parent
         for number in range(_SAME):

@@ -36,6 +36,7 @@ from modelstore.index import ops
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.index.ingest import ingest
 from modelstore.registry.references import Reference
+from modelstore.registry.unanswered import Unanswered, leave
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import ObjectStore, StoredObject, object_uri, parse_object_uri, sanitise_filename
@@ -125,7 +126,7 @@ class ServerJournal:
 
     def __init__(self, server: Server, registry: Registry) -> None:
         self._server, self._registry = server, registry
-        self._noted = registry.private / "sending"
+        self._unanswered = Unanswered(registry.private / "sending")
         self._seen: tuple[Knowledge, dict[str, str]] | None = None
         self.written = False
 
@@ -179,21 +180,13 @@ class ServerJournal:
             ingest(connection, parcel.operations, parcel.heads)
             # Ours, and not known here: an answer was lost, or a copy of this index went on. Never to be continued.
             for writer in {o.stamp[16:] for o in parcel.operations} & own:
-                self._leave(connection, writer)
-
-    def _leave(self, connection: Any, writer: str) -> None:
-        connection.execute(
-            "UPDATE writers SET fingerprint = 'left:' || id WHERE id = ? AND fingerprint NOT LIKE 'left:%'", (writer,)
-        )
+                leave(connection, writer)
 
     # -- going out -------------------------------------------------------------------------------------------------
 
     def begin(self, connection: Any) -> int:
         """Return where the operations of the transaction that begins will start; a writer in doubt is left."""
-        with suppress(FileNotFoundError):
-            stamp = self._noted.read_text()
-            if stamp and ops.get(connection, stamp) is None:
-                self._leave(connection, stamp[16:])
+        self._unanswered.settle(connection)
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
 
     def append(self, connection: Any, after: int) -> bool:
@@ -211,17 +204,23 @@ class ServerJournal:
             StorageUnavailableError: The server cannot be reached; the change may have arrived, or may yet.
             StorageError: They could not be written; the transaction must be rolled back.
         """
-        operations = [operation for _, operation in ops.read(connection, after)]
-        if not operations or self._server.offline:
+        made = [operation for _, operation in ops.read(connection, after)]
+        if not made or self._server.offline:
             return False
         self.written = True
-        stamp = operations[-1].stamp
-        self._noted.write_text(stamp)
+        stamp = made[-1].stamp
+        # A process of this host that is offline may have written since `take_in`, as the same writer: whoever has the
+        # last change must have those before it.
+        known = "" if self._seen is None else self._seen[0].heads.get(stamp[16:], "")
+        operations = ops.of_writer(connection, stamp[16:], known, stamp)
+        if len(operations) > len(made):
+            self._server.objects(self._registry.private / "objects").send_waiting()
+        self._unanswered.note(stamp)
         sys.audit("modelstore.step", "replica.write.3")
         try:
             self._server.partner.take_in(Parcel(operations, {stamp[16:]: stamp}))
         except _REFUSALS:
-            self._noted.write_text("")
+            self._unanswered.note("")
             raise
         except StorageUnavailableError as error:
             raise StorageUnavailableError(

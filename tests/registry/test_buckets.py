@@ -292,6 +292,32 @@ def test_what_only_a_folder_can_have_is_refused(host: Hosts, tmp_path: Path) -> 
     assert ModelSearch().count(host("b")) == 1
 
 
+def test_an_answer_that_is_lost_and_comes_true_late_is_missed_by_nobody(
+    host: Hosts, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not by somebody who synced in between, with one who knew of the changes after it."""
+    a, b = host("a"), host("b")
+    a.models.create(name="before")
+    late: list[tuple[Any, ...]] = []
+
+    def held(self: Bucket, name: str, data: bytes) -> None:
+        late.append((self, name, data))
+        raise StorageUnavailableError("no answer") from TimeoutError()
+
+    write = Bucket.write
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "write", held)
+        with pytest.raises(StorageError, match="Nobody knows"):
+            a.models.create(name="late")
+    a.models.create(name="after")
+    with Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache") as laptop:
+        assert b.sync(str(tmp_path / "laptop")).sent.operations == 2
+        write(*late[0])
+        assert b.sync(str(tmp_path / "laptop")).sent.operations == 1
+        assert {m.name for m in ModelSearch().run(laptop)} == {"before", "late", "after"}
+        assert contents(a) == contents(b) == contents(laptop)
+
+
 def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Hosts) -> None:
     a = host("a")
     a.models.create(name="one")

@@ -258,8 +258,15 @@ def test_a_server_over_it_answers_as_over_a_folder(
     monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "server"))
     laptop = Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache")
     with laptop, server_thread(Settings(host.place, port=0)) as url:
-        laptop.models.create(name="mine")
-        assert laptop.sync(url).received.objects == 1
+        small, large = tmp_path / "small.pt", tmp_path / "large.pt"
+        small.write_bytes(b"mine")
+        large.write_bytes(bytes(6_000_000))
+        mine = [register_files(laptop, path, name=path.stem) for path in (small, large)]
+        done = laptop.sync(url)
+        assert (done.sent.objects, done.received.objects) == (2, 1)
+        assert laptop.sync(url).nothing
+        for one in mine:
+            assert a.weights.local_copy(a.models.get(one.id)).stat().st_size == one.size
         assert laptop.weights.local_copy(laptop.models.get(model.id)).read_bytes() == weights.read_bytes()
         assert contents(laptop) == contents(a)
 

@@ -29,6 +29,7 @@ from modelstore.registry.search import ModelSearch
 from modelstore.server import Settings, Tokens
 from modelstore.storage.retries import Patience
 from modelstore.sync.http import HttpPartner
+from modelstore.sync.replica import ServerJournal
 from modelstore.testing.servers import server_thread
 
 
@@ -144,6 +145,29 @@ def test_what_was_made_offline_is_sent_with_the_next_question(host: Hosts, team:
     assert list((again.private / "objects").rglob("*.pt")) == []
     assert again.weights.local_copy(model).read_bytes() == weights.read_bytes()
     assert contents(again) == contents(team)
+
+
+def test_what_is_written_offline_beside_a_process_that_is_online_is_not_passed_over(
+    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    """Both are one writer; between the look for news and the change of the one, the other writes."""
+    online = host("a")
+    online.models.create(name="before")
+    offline = host("a", offline=True)
+    look = ServerJournal.take_in
+    models: list[str] = []
+
+    def interrupted(self: ServerJournal) -> None:
+        look(self)
+        if self is online.database.journal and not models:
+            models.append("")
+            models[0] = register_files(offline, weights, name="offline").id
+
+    monkeypatch.setattr(ServerJournal, "take_in", interrupted)
+    online.models.create(name="online")
+    assert team.models.get(models[0]).name == "offline"
+    assert team.weights.local_copy(team.models.get(models[0])).read_bytes() == weights.read_bytes()
+    assert contents(online) == contents(team)
 
 
 def test_a_host_that_was_never_there_knows_nothing_offline(host: Hosts) -> None:
