@@ -48,6 +48,12 @@ class Place:
     server: Server | None = None
     objects: str | None = None
 
+    def close(self) -> None:
+        """Drop connections to where it is."""
+        for one in (self.bucket, self.server):
+            if one is not None:
+                one.close()
+
 
 def find(uri: str | os.PathLike[str], how: Opening) -> Place:
     """Return what is at an address, made when there is nothing and it may be.

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,7 @@ class Registry(Lookback, Upkeep):
         self._offline = config.offline() if offline is None else offline
         how = opening.Opening(create, shared, self._offline, actor, objects)
         place = opening.find(config.registry_uri() if uri is None else uri, how)
+        self._place = place
         self.kind, self.id, self.folder, self.private = place.kind, place.id, place.folder, place.private
         self.bucket, self.server, self.objects, self.actor = place.bucket, place.server, place.objects, place.actor
         self.cache_folder = Path(cache).expanduser().absolute() if cache is not None else config.cache_folder()
@@ -116,7 +117,10 @@ class Registry(Lookback, Upkeep):
         self._writer: tuple[int, str] | None = None
         self._parts: dict[str, Any] = {}
         self.database: Database
-        self.home = opening.open_index(self, place, self._writer_id, offline=self._offline)
+        with ExitStack() as failed:
+            failed.callback(place.close)
+            self.home = opening.open_index(self, place, self._writer_id, offline=self._offline)
+            failed.pop_all()
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -404,7 +408,7 @@ class Registry(Lookback, Upkeep):
             folder=self.folder, bucket=self.bucket, server=self.server, objects=self.objects, actor=self.actor,
             cache_folder=self.cache_folder, kind=self.kind, id=self.id, private=self.private, home=None,
             database=database, _commits=0, _local=threading.local(), _writer=None,
-            _parts={}, _offline=True,
+            _parts={}, _offline=True, _place=replace(self._place, bucket=None, server=None),
         )  # fmt: skip
         return view
 
@@ -445,10 +449,7 @@ class Registry(Lookback, Upkeep):
         finally:
             self.home = None
             self.database.close()
-            if self.bucket is not None:
-                self.bucket.close()
-            if self.server is not None:
-                self.server.close()
+            self._place.close()
 
     def _tidy(self) -> None:
         """Spare those who join a shared registry later from reading all of its streams, where that would be much."""

@@ -264,7 +264,9 @@ def test_the_past_can_be_looked_at(host: Hosts) -> None:
     a.models.edit(model.id, comment="after")
     b = host("b")
     assert b.models.get(model.id).comment == "after"
-    assert b.at(moment).models.get(model.id).comment == "before"
+    with b.at(moment) as past:
+        assert past.models.get(model.id).comment == "before"
+    assert b.models.get(model.id).comment == "after"
 
 
 def test_places_that_no_registry_can_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
