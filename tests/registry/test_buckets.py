@@ -488,7 +488,9 @@ def _team_at_work(uri: str, tmp_path: Path, proxy: FaultyProxy, seconds: float) 
 @pytest.fixture
 def on_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultyProxy]]:
     import botocore.session
+    import s3fs
 
+    s3fs.S3FileSystem.clear_instance_cache()  # those of other tests remember their addresses
     with faulty_proxy(s3_server) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
@@ -497,6 +499,7 @@ def on_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str
         bucket = f"bucket-{uuid.uuid4().hex}"
         botocore.session.get_session().create_client("s3").create_bucket(Bucket=bucket)
         yield f"s3://{bucket}/team", proxy
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.filterwarnings("ignore")
