@@ -31,7 +31,8 @@ def open_remote(fs: AbstractFileSystem, path: str, uri: str) -> IO[bytes]:
         uri: What errors name.
     """
     with translated(uri):
-        return io.BufferedReader(_RemoteFile(fs, path, uri), _BUFFER)
+        version = None if _compares_itself(fs) else _current_version(fs, path)
+        return io.BufferedReader(_RemoteFile(fs, path, uri, version, fs.open(path, "rb")), _BUFFER)
 
 
 class _RemoteFile(io.RawIOBase):
@@ -41,12 +42,13 @@ class _RemoteFile(io.RawIOBase):
     for is read where a header is all that is wanted.
     """
 
-    def __init__(self, fs: AbstractFileSystem, path: str, uri: str) -> None:
+    def __init__(
+        self, fs: AbstractFileSystem, path: str, uri: str, version: tuple[str, int | None] | None, inner: IO[bytes]
+    ) -> None:
         super().__init__()
         self._fs = fs  # kept: an archive's filesystem closes what it reads from when nobody needs it
         self._path, self._uri = path, uri
-        self._version = None if _compares_itself(fs) else self._current_version()
-        self._inner: IO[bytes] = fs.open(path, "rb")
+        self._version, self._inner = version, inner
         self._ahead = memoryview(b"")
         self._step = _BUFFER
 
@@ -98,17 +100,11 @@ class _RemoteFile(io.RawIOBase):
         if not self._ahead:
             block = self._inner.read(max(count, self._step))
             self._step = min(2 * self._step, _MOST_AHEAD)
-            if self._current_version() != self._version:
+            if _current_version(self._fs, self._path) != self._version:
                 raise ChangedError
             self._ahead = memoryview(block)
         ready, self._ahead = self._ahead[:count], self._ahead[count:]
         return ready
-
-    def _current_version(self) -> tuple[str, int | None] | None:
-        self._fs.invalidate_cache()
-        info = self._fs.info(self._path)
-        etag = etag_of(info)
-        return None if etag is None else (etag, info.get("size"))
 
     def close(self) -> None:
         if not self.closed:
@@ -119,3 +115,10 @@ class _RemoteFile(io.RawIOBase):
 def _compares_itself(fs: AbstractFileSystem) -> bool:
     """Tell whether the driver compares the ETag of every answer: ours for the web, and s3fs where it was told to."""
     return bool(getattr(fs, "compares_versions", False) or getattr(fs, "local_expiry_check", False))
+
+
+def _current_version(fs: AbstractFileSystem, path: str) -> tuple[str, int | None] | None:
+    fs.invalidate_cache()
+    info = fs.info(path)
+    etag = etag_of(info)
+    return None if etag is None else (etag, info.get("size"))

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,3 +176,18 @@ def test_what_only_stands_in_front_of_a_storage_is_none(uri: str) -> None:
     """fsspec knows them as schemes."""
     with pytest.raises(InvalidUriError, match="names no storage"):
         open_filesystem(uri)
+
+
+def test_a_file_that_is_not_there_leaves_nothing_half_made() -> None:
+    """Python says on standard error, on some versions, what goes wrong while an object is thrown away."""
+    import gc
+
+    seen: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, seen.append
+    try:
+        with pytest.raises(BlobNotFoundError):
+            open_file("memory://nothing/here.pt")
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
+    assert seen == []
