@@ -8,7 +8,7 @@
 | `MODELSTORE_DEFAULT_OUTPUT_URI` | where weights go by default (also `CLEARML_DEFAULT_OUTPUT_URI`) | the registry |
 | `MODELSTORE_ACTOR` | who makes changes | user@host |
 | `MODELSTORE_INDEX` | local folder of the indexes of shared registries | `index` in the state directory |
-| `MODELSTORE_OFFLINE` | 1 to read what is known of a shared registry, without asking its home | 0 |
+| `MODELSTORE_OFFLINE` | 1 to read what is known of a shared registry, without asking for news | 0 |
 | `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
 | `MODELSTORE_TOKEN` | token for servers | what the file of tokens has for the address |
 | `MODELSTORE_TOKENS` | file of tokens, which only its owner may read | `tokens` in the configuration directory |
