@@ -215,8 +215,7 @@ class LocalCopies:
             if other is None and self._from_remotes(digest, name):
                 other = self.objects.uri(digest, name)
             if other is None:
-                self.check_file(self.objects.path(digest, name), digest, verify=verify)  # says what can be done
-                raise
+                raise _missing(digest, self.objects.uri(digest, name)) from None
             return self._cached(other, digest, force=force, verify=verify).path
 
     def _fetch(self, record: ModelRecord, uri: str, *, force: bool, verify: bool) -> Path:
@@ -335,10 +334,7 @@ class LocalCopies:
         try:
             status = os.stat(path)
         except FileNotFoundError:
-            raise BlobNotFoundError(
-                f"The weights {digest} are missing from {path.parent}",
-                "Run `modelstore doctor`, or name a registry that has them: `modelstore remote add`.",
-            ) from None
+            raise _missing(digest, str(path.parent)) from None
         looks = (digest, status.st_size, status.st_mtime_ns, status.st_ino)
         if not verify and (self._seen.get(str(path)) == looks or self._known(path) == looks):
             self._seen[str(path)] = looks
@@ -369,6 +365,13 @@ class LocalCopies:
         with self._registry.database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO verified VALUES (?,?,?,?,?)", (self._key(path), *looks))
         self._seen[path] = looks
+
+
+def _missing(digest: str, where: str) -> BlobNotFoundError:
+    return BlobNotFoundError(
+        f"The weights {digest} are missing from {where}",
+        "Run `modelstore doctor`, or name a registry that has them: `modelstore remote add`.",
+    )
 
 
 def _objects(registry: Registry) -> ObjectStore:

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelstore.errors import (
+    BlobNotFoundError,
     InvalidRequestError,
     NotFoundError,
     PublishedModelError,
@@ -147,6 +148,18 @@ def test_objects_that_are_damaged_are_found_and_brought_back(host: Hosts, place:
         assert Bucket(place).read(key) == weights.read_bytes()
         assert a.check(deep=True) == []
     assert len(list((a.private / "quarantine").iterdir())) == 2
+
+
+def test_objects_that_are_gone_are_missed_by_name_and_by_what_copies_them(
+    host: Hosts, place: str, weights: Path, tmp_path: Path
+) -> None:
+    a = host("a")
+    model = register_files(a, weights, name="one")
+    Bucket(place).remove([f"objects/sha256/{path}" for path in Bucket(place).tree("objects/sha256")])
+    with pytest.raises(BlobNotFoundError, match=f"{model.digest} are missing from {place}") as caught:
+        host("b").weights.local_copy(model)
+    assert "remote add" in str(caught.value.hint)
+    assert a.backup(tmp_path / "backup").missing == (model.digest,)
 
 
 def test_garbage_goes_when_it_has_rested(
