@@ -212,42 +212,47 @@ class _Shelf:
 
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage
-        self._seen: tuple[float, dict[str, Token]] = (-_REMEMBERED_S, {})
+        self._looked_at = -_REMEMBERED_S
+        self._seen: tuple[bool, dict[str, Token]] = (False, {})
 
     def exists(self) -> bool:
-        return self._storage.size(_EVER) is not None
+        return self._look()[0]
 
     def current(self) -> dict[str, Token]:
         """Return the tokens by their hashes, as they were a moment ago."""
-        if time.monotonic() - self._seen[0] >= _REMEMBERED_S:
-            self._seen = time.monotonic(), self._load()
-        return self._seen[1]
+        return self._look()[1]
+
+    def _look(self) -> tuple[bool, dict[str, Token]]:
+        """Return whether there was ever a token, and those of a moment ago: one listing for many requests."""
+        if time.monotonic() - self._looked_at >= _REMEMBERED_S:
+            self._seen, self._looked_at = self._load(), time.monotonic()
+        return self._seen
 
     def add(self, token: Token) -> bool:
         """Keep a token; False when there is one of that name."""
         self._storage.write(_EVER, b"1")
         text = json.dumps(asdict(token), indent=1).encode()
         added = self._storage.create(f"tokens/{token.name}.json", text)
-        self._seen = (-_REMEMBERED_S, {})
+        self._looked_at = -_REMEMBERED_S
         return added
 
     def drop(self, name: str) -> bool:
         """Keep a token no longer; False when there is none of that name."""
         there = self._storage.size(f"tokens/{name}.json") is not None
         self._storage.remove([f"tokens/{name}.json"])
-        self._seen = (-_REMEMBERED_S, {})
+        self._looked_at = -_REMEMBERED_S
         return there
 
-    def _load(self) -> dict[str, Token]:
-        names = [entry.name for entry in self._storage.entries("tokens") if entry.name.endswith(".json")]
-        texts = self._storage.read_many([Span(f"tokens/{name}", 0, None) for name in names])
+    def _load(self) -> tuple[bool, dict[str, Token]]:
+        names = [f"tokens/{entry.name}" for entry in self._storage.entries("tokens")]
+        texts = self._storage.read_many([Span(name, 0, None) for name in names if name.endswith(".json")])
         try:
             found = [_token(json.loads(text)) for text in texts if text is not None]
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptRegistryError(
                 f"A token at {self._storage.address('tokens')} cannot be read", "Revoke it, and make it anew."
             ) from error
-        return {token.sha256: token for token in found}
+        return _EVER in names, {token.sha256: token for token in found}
 
 
 def _token(record: Any) -> Token:
