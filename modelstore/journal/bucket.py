@@ -18,13 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from modelstore.errors import BlobNotFoundError, StorageError
 from modelstore.journal.home import StreamClosedError
-from modelstore.journal.lines import decode_line, encode_lines, split_lines
+from modelstore.journal.lines import encode_lines, sound_lines
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 from modelstore.storage.buckets import Entry, ObjectStorage, Span
 from modelstore.storage.failures import is_transient
@@ -182,20 +183,13 @@ class BucketHome:
                 pieces = [piece for span in spans for piece in self._pieces(*span)]
             ahead = self._fetched(pieces)
         for stream, start, end in spans:
-            yield stream, self._lines(stream, start, end, ahead)
+            chunks = self._bytes(stream, start, end, ahead)
+            yield stream, sound_lines(chunks, start, partial(self._note_damage, stream))
 
-    def _lines(self, stream: str, start: int, end: int, ahead: Mapping[tuple[str, int], bytes]) -> Iterator[bytes]:
-        position = start
-        for line in split_lines(self._bytes(stream, start, end, ahead)):
-            text = decode_line(line)
-            if text is not None:
-                yield text
-            elif (stream, position) not in self.damaged:
-                self.damaged.add((stream, position))
-                _log.error(
-                    "%r: the line at %d of %s is damaged. Run `modelstore fsck`.", self._bucket, position, stream
-                )
-            position += len(line) + 1
+    def _note_damage(self, stream: str, position: int) -> None:
+        if (stream, position) not in self.damaged:
+            self.damaged.add((stream, position))
+            _log.error("%r: the line at %d of %s is damaged. Run `modelstore fsck`.", self._bucket, position, stream)
 
     def _bytes(
         self, stream: str, start: int, end: int, ahead: Mapping[tuple[str, int], bytes] | None = None
@@ -318,8 +312,8 @@ class BucketHome:
         with self._lock:
             tips = self.tips()
             entries = self._bucket.entries("journal")
-            self._remove_packed(entries)
-            names = [entry.name for entry in self._bucket.entries("journal")]
+            removed = self._remove_packed(entries)
+            names = [entry.name for entry in entries if entry.name not in removed]
             self._parse(names)
             packs = [name for name in names if PACK.fullmatch(name)]
             packed = self._packed(packs)
@@ -347,24 +341,23 @@ class BucketHome:
             _step("journal.pack.3")
             self._bucket.upload(f"journal/{name}", path)
 
-    def _remove_packed(self, entries: Sequence[Entry]) -> None:
-        """Remove what has been in a pack for so long that nobody has a listing without it."""
+    def _remove_packed(self, entries: Sequence[Entry]) -> set[str]:
+        """Remove what has been in a pack for so long that nobody has a listing without it; returns what that was."""
         changed = {entry.name: entry.changed_at for entry in entries if PACK.fullmatch(entry.name)}
         self._remove_leftovers()
         if not changed:
-            return
+            return set()
         limit = self._bucket.now(f"tmp/{os.urandom(8).hex()}") - _GRACE_S
         settled = [name for name, then in changed.items() if then <= limit]
         safe = self._packed(settled)
-        for found in filter(None, (_SEGMENT.fullmatch(entry.name) for entry in entries)):
-            if safe.get(found[1], -1) >= int(found[3], 16):
-                _step("journal.pack.1")
-                self._bucket.remove([f"journal/{found[0]}"])
+        segments = filter(None, (_SEGMENT.fullmatch(entry.name) for entry in entries))
+        gone = [found[0] for found in segments if safe.get(found[1], -1) >= int(found[3], 16)]
         packs = {name: self._contents(name) for name in changed}
-        for name in changed:
-            if covered_elsewhere(name, packs, settled):
-                _step("journal.pack.1")
-                self._bucket.remove([f"journal/{name}"])
+        gone += [name for name in changed if covered_elsewhere(name, packs, settled)]
+        for name in gone:
+            _step("journal.pack.1")
+            self._bucket.remove([f"journal/{name}"])
+        return set(gone)
 
     def _remove_leftovers(self) -> None:
         """Remove what packers left that died."""

@@ -24,7 +24,7 @@ from typing import Final, NoReturn, TypeVar
 from modelstore.errors import StorageError, StorageFullError
 from modelstore.journal.files import Files, TailError
 from modelstore.journal.home import StreamClosedError
-from modelstore.journal.lines import decode_line, encode_lines, split_lines
+from modelstore.journal.lines import encode_lines, sound_lines
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 
 __all__ = ["FolderHome"]
@@ -139,17 +139,12 @@ class FolderHome:
 
     def read(self, stream: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the lines of a stream between two positions."""
-        position = start
-        for line in split_lines(self._bytes(stream, start, end)):
-            text = decode_line(line)
-            if text is not None:
-                yield text
-            elif (stream, position) not in self.damaged:
-                self.damaged.add((stream, position))
-                _log.error(
-                    "%s: the line at %d of %s is damaged. Run `modelstore fsck`.", self._journal, position, stream
-                )
-            position += len(line) + 1
+        return sound_lines(self._bytes(stream, start, end), start, partial(self._note_damage, stream))
+
+    def _note_damage(self, stream: str, position: int) -> None:
+        if (stream, position) not in self.damaged:
+            self.damaged.add((stream, position))
+            _log.error("%s: the line at %d of %s is damaged. Run `modelstore fsck`.", self._journal, position, stream)
 
     def read_many(self, spans: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Yield the lines of many streams."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["decode_line", "encode_lines", "split_lines"]
+__all__ = ["decode_line", "encode_lines", "sound_lines", "split_lines"]
 
 _DIGITS = 16  # of blake2b: in the standard library, and as fast here as what is faster on large blocks
 
@@ -32,6 +32,24 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
+
+
+def sound_lines(chunks: Iterable[bytes], start: int, damaged: Callable[[int], object]) -> Iterator[bytes]:
+    """Yield the lines of a part of a stream as they were given to `encode_lines`.
+
+    Args:
+        chunks: Consecutive pieces of the stream.
+        start: Where in the stream they begin.
+        damaged: Told the position of each line that is not what was written; it is left out.
+    """
+    position = start
+    for line in split_lines(chunks):
+        text = decode_line(line)
+        if text is not None:
+            yield text
+        else:
+            damaged(position)
+        position += len(line) + 1
 
 
 def _checksum(line: bytes) -> bytes:
