@@ -68,13 +68,7 @@ def move(source: str | os.PathLike[str] | None, target: str | os.PathLike[str]) 
     # 3. it is copied beside the target    4. the copy gets its name    5. the old folder goes
     # (tests/registry/test_moving.py kills at each)
     with exclusive(old / _DATABASE) as connection, translated(new, writing=True):
-        new.parent.mkdir(parents=True, exist_ok=True)
-        sys.audit("modelstore.step", "moving.move.1")
-        try:
-            _rename(old, new)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
+        if not _renamed(old, new):
             _copy(connection, old, new)
         fsync_folder(new.parent)
     return new
@@ -88,20 +82,27 @@ def _move_shared(old: Path, new: Path) -> Path:
             "Send or give them up on the hosts that began them: `modelstore uploads --resume`.",
         )
     with translated(new, writing=True):
-        new.parent.mkdir(parents=True, exist_ok=True)
-        sys.audit("modelstore.step", "moving.move.1")
-        try:
-            _rename(old, new)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
+        if not _renamed(old, new):
             raise InvalidRequestError(
                 f"{new} is on another filesystem; while a shared registry is copied, other hosts may write into it",
                 "When nobody uses it: copy its folder with `cp -a`, check the copy with `modelstore fsck --deep`, and"
                 " delete the old one.",
-            ) from error
+            )
         fsync_folder(new.parent)
     return new
+
+
+def _renamed(old: Path, new: Path) -> bool:
+    """Rename the folder; False where the target is on another filesystem."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    sys.audit("modelstore.step", "moving.move.1")
+    try:
+        _rename(old, new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def _check_target(old: Path, new: Path, *, shared: bool) -> None:
