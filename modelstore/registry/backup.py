@@ -15,9 +15,10 @@ from modelstore.errors import BlobNotFoundError, CorruptRegistryError, Integrity
 from modelstore.ids import is_id, now_ms
 from modelstore.index import ops, reader
 from modelstore.index.database import Database
+from modelstore.registry.bundling import add_object
 from modelstore.registry.kinds import refuse_remote
 from modelstore.registry.references import is_used, references
-from modelstore.storage.bundles import BundleReader, BundleWriter, object_member, object_of
+from modelstore.storage.bundles import BundleReader, BundleWriter, object_of
 from modelstore.storage.failures import translated
 from modelstore.storage.objects import ObjectStore, fsync_folder
 from modelstore.storage.transfer import fsync_file
@@ -121,11 +122,7 @@ class _Copying:
             if digest in self.done:
                 continue
             sys.audit("modelstore.step", "backup.copy.2")
-            try:
-                path = self.registry.weights.object_file(digest, names[0])
-                found = None if path is None else self.bundle.add(object_member(digest, names[0]), path)
-            except BlobNotFoundError:
-                found = None
+            found = add_object(self.registry, self.bundle, digest, names[0])
             if found is None:
                 if is_used(self.registry.database, digest):
                     self.missing.add(digest)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelstore.index.ingest import Ingested
     from modelstore.registry.registry import Registry
 
-__all__ = ["KIND", "Exported", "Imported", "export_models", "import_models"]
+__all__ = ["KIND", "Exported", "Imported", "add_object", "export_models", "import_models"]
 
 KIND: Final = "models"
 _AHEAD_MS: Final = 7 * 86_400_000
@@ -117,11 +117,7 @@ def _write_objects(registry: Registry, bundle: BundleWriter, needed: set[tuple[s
     for digest, name in sorted(needed):
         if digest in done or digest in missing:
             continue
-        try:
-            path = registry.weights.object_file(digest, name)
-            found = None if path is None else bundle.add(object_member(digest, name), path)
-        except BlobNotFoundError:
-            found = None
+        found = add_object(registry, bundle, digest, name)
         if found is None:
             missing.add(digest)
             continue
@@ -129,6 +125,15 @@ def _write_objects(registry: Registry, bundle: BundleWriter, needed: set[tuple[s
             raise IntegrityError(f"The object {digest} is damaged", "Run `modelstore fsck --deep --repair` first.")
         done.add(digest)
     return done, missing
+
+
+def add_object(registry: Registry, bundle: BundleWriter, digest: str, name: str) -> str | None:
+    """Write an object into a bundle, and return the digest of what was written; None when it is gone."""
+    try:
+        path = registry.weights.object_file(digest, name)
+        return None if path is None else bundle.add(object_member(digest, name), path)
+    except BlobNotFoundError:
+        return None
 
 
 def import_models(registry: Registry, source: str | os.PathLike[str]) -> Imported:
