@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from modelstore.errors import CorruptRegistryError, InvalidRequestError, NotFoundError
 from modelstore.ids import now_ms, to_datetime
 from modelstore.storage.buckets import Span
+from modelstore.storage.secrets import replace_privately
 from modelstore.sync.actors import Scribe
 
 if TYPE_CHECKING:
@@ -193,18 +193,8 @@ class _File:
         return {token.sha256: token for token in found}
 
     def _store(self, tokens: list[Token]) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.{os.urandom(6).hex()}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"format": 1, "tokens": [asdict(token) for token in tokens]}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
+        record = {"format": 1, "tokens": [asdict(token) for token in tokens]}
+        replace_privately(self._path, json.dumps(record, indent=1))
 
 
 class _Shelf:

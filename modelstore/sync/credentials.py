@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from modelstore import config
 from modelstore.errors import AccessDeniedError, InvalidRequestError
+from modelstore.storage.secrets import replace_privately
 from modelstore.storage.uris import normalise
 
 __all__ = ["forget_token", "save_token", "token_for"]
@@ -73,15 +73,4 @@ def _read(path: Path) -> dict[str, str]:
 
 def _write(path: Path, tokens: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(f"{address} {token}\n" for address, token in sorted(tokens.items()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+    replace_privately(path, "".join(f"{address} {token}\n" for address, token in sorted(tokens.items())))
