@@ -16,6 +16,7 @@ __all__ = [
     "count",
     "from_stamp",
     "get",
+    "last_number",
     "last_stamp",
     "of_entities",
     "of_entity",
@@ -47,7 +48,7 @@ def append(connection: Connection, operations: Sequence[Operation]) -> range:
     Returns:
         Their sequence numbers in this journal.
     """
-    first = 1 + connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0]
+    first = 1 + last_number(connection)
     numbers = range(first, first + len(operations))
     connection.executemany(
         f"INSERT INTO ops ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -121,6 +122,11 @@ def between(connection: Connection, after: str, last: str, limit: int | None = N
     )
     for row in rows:
         yield operation_from_row(row)
+
+
+def last_number(connection: Connection) -> int:
+    """Return the number of the operation that arrived last; 0 when there is none."""
+    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
 
 
 def of_writer(connection: Connection, writer: str, after: str, last: str) -> list[Operation]:

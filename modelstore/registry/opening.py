@@ -145,9 +145,12 @@ def _behind_server(url: str, how: Opening) -> Place:
     if how.shared is False:
         raise InvalidRequestError(f"A registry behind a server is shared: {url}", "Name a folder.")
     server = Server(url, offline=how.offline)
-    identity = known_registry(server.url) if how.offline else server.partner.id
-    private = private_folder(server.url, identity)
-    actor = how.actor or server.actor(private / "actor")
+    with ExitStack() as failed:
+        failed.callback(server.close)
+        identity = known_registry(server.url) if how.offline else server.partner.id
+        private = private_folder(server.url, identity)
+        actor = how.actor or server.actor(private / "actor")
+        failed.pop_all()
     return Place("shared", identity, private, private, actor, server=server)
 
 

@@ -105,8 +105,7 @@ class Registry(Lookback, Upkeep):
         offline: bool | None = None,
         objects: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._offline = config.offline() if offline is None else offline
-        how = opening.Opening(create, shared, self._offline, actor, objects)
+        how = opening.Opening(create, shared, config.offline() if offline is None else offline, actor, objects)
         place = opening.find(config.registry_uri() if uri is None else uri, how)
         self._place = place
         self.kind, self.id, self.folder, self.private = place.kind, place.id, place.folder, place.private
@@ -119,7 +118,7 @@ class Registry(Lookback, Upkeep):
         self.database: Database
         with ExitStack() as failed:
             failed.callback(place.close)
-            self.home = opening.open_index(self, place, self._writer_id, offline=self._offline)
+            self.home = opening.open_index(self, place, self._writer_id, offline=how.offline)
             failed.pop_all()
 
     # -- parts -----------------------------------------------------------------------------------------------------
@@ -408,7 +407,7 @@ class Registry(Lookback, Upkeep):
             folder=self.folder, bucket=self.bucket, server=self.server, objects=self.objects, actor=self.actor,
             cache_folder=self.cache_folder, kind=self.kind, id=self.id, private=self.private, home=None,
             database=database, _commits=0, _local=threading.local(), _writer=None,
-            _parts={}, _offline=True, _place=replace(self._place, bucket=None, server=None),
+            _parts={}, _place=replace(self._place, bucket=None, server=None),
         )  # fmt: skip
         return view
 

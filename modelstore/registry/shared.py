@@ -19,7 +19,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.errors import ReadOnlyRegistryError, ReadOnlyStorageError, StorageError, StorageUnavailableError
@@ -34,12 +34,21 @@ if TYPE_CHECKING:
     from modelstore.index.database import Database
     from modelstore.storage.fingerprints import Progress
 
-__all__ = ["SharedJournal"]
+__all__ = ["SharedJournal", "hinting_at_offline"]
 
 _TRIES: Final = 16
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _AT_ONCE: Final = 32 << 20
 """Bytes of streams that are taken in together, in the order of their stamps: all of them are held in memory."""
+
+
+@contextmanager
+def hinting_at_offline() -> Iterator[None]:
+    """Say, where it cannot be asked for news, how to do without."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
 
 
 class SharedJournal:
@@ -75,10 +84,8 @@ class SharedJournal:
         """
         if self._offline or self._database.connection.in_transaction:
             return
-        try:
+        with hinting_at_offline():
             tips = self.home.tips()
-        except StorageError as error:
-            raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
         if tips is self._seen:
             return
         known = self._positions()
@@ -141,7 +148,7 @@ class SharedJournal:
         """Return where the operations of the transaction that begins will start; a writer in doubt is left."""
         if self.home.single_process:
             self._unanswered.settle(connection)
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
+        return ops.last_number(connection)
 
     def append(self, connection: Any, after: int) -> bool:
         """Write the operations of a transaction that is about to be committed into the journal.

@@ -262,8 +262,6 @@ class Bucket:
             return False
         try:
             self._ask("pipe_file", name, data, writing=True, mode="create")
-        except FileExistsError:
-            return False
         except ModelStoreError as error:
             if not isinstance(error.__cause__, FileExistsError):
                 raise

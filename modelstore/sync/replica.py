@@ -19,8 +19,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
@@ -29,13 +27,13 @@ from modelstore.errors import (
     AccessDeniedError,
     InvalidOperationError,
     InvalidRequestError,
-    StorageError,
     StorageUnavailableError,
 )
 from modelstore.index import ops
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.index.ingest import ingest
 from modelstore.registry.references import Reference
+from modelstore.registry.shared import hinting_at_offline
 from modelstore.registry.unanswered import Unanswered, leave
 from modelstore.storage import uris
 from modelstore.storage.fingerprints import Fingerprint
@@ -91,15 +89,12 @@ class Server:
         Args:
             noted: A file of this host that knows it when the server is not asked.
         """
-        given = os.environ.get("MODELSTORE_ACTOR")
-        if self.offline:
-            with suppress(FileNotFoundError):
-                return given or noted.read_text() or config.actor()
+        if not self.offline:
+            name, role = self.partner.who
+            noted.write_text(f"{name}@{os.uname().nodename}" if role == "write" else config.actor())
+        if config.sources()["actor"] != "default" or not noted.exists():
             return config.actor()
-        name, role = self.partner.who
-        found = f"{name}@{os.uname().nodename}" if role == "write" else config.actor()
-        noted.write_text(found)
-        return given or found
+        return noted.read_text()
 
     def objects(self, root: Path) -> ServerObjects:
         """Return the bytes of its registry; ``root`` is a folder of this host for copies in the making."""
@@ -143,10 +138,8 @@ class ServerJournal:
         database = self._registry.database
         if self._server.offline or database.connection.in_transaction:
             return
-        try:
+        with hinting_at_offline():
             theirs = self._server.partner.knowledge()
-        except StorageError as error:
-            raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
         mine = self._mine()
         if (theirs, mine) == self._seen:
             return
@@ -168,12 +161,13 @@ class ServerJournal:
     def _send_waiting(self, theirs: Knowledge, waiting: Mapping[str, str]) -> None:
         """Send what was written offline: 1. bytes, which go from here when they have arrived  2. operations."""
         sys.audit("modelstore.step", "replica.waiting.1")
-        self._server.objects(self._registry.private / "objects").send_waiting()
+        self._objects().send_waiting()
         sys.audit("modelstore.step", "replica.waiting.2")
-        upto = Knowledge(waiting)
-        known = replace(theirs, heads={w: stamp for w, stamp in theirs.heads.items() if w in waiting})
-        for parcel in RegistryPartner(self._registry).parcels(known, upto):
+        for parcel in RegistryPartner(self._registry).parcels(theirs, Knowledge(waiting)):
             self._server.partner.take_in(parcel)
+
+    def _objects(self) -> ServerObjects:
+        return self._server.objects(self._registry.private / "objects")
 
     def _take(self, parcel: Parcel, own: AbstractSet[str]) -> None:
         with self._registry.database.write(private=True) as connection:
@@ -187,7 +181,7 @@ class ServerJournal:
     def begin(self, connection: Any) -> int:
         """Return where the operations of the transaction that begins will start; a writer in doubt is left."""
         self._unanswered.settle(connection)
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM ops").fetchone()[0])
+        return ops.last_number(connection)
 
     def append(self, connection: Any, after: int) -> bool:
         """Send the operations of a transaction that is about to be committed; offline they wait in the index.
@@ -214,7 +208,7 @@ class ServerJournal:
         known = "" if self._seen is None else self._seen[0].heads.get(stamp[16:], "")
         operations = ops.of_writer(connection, stamp[16:], known, stamp)
         if len(operations) > len(made):
-            self._server.objects(self._registry.private / "objects").send_waiting()
+            self._objects().send_waiting()
         self._unanswered.note(stamp)
         sys.audit("modelstore.step", "replica.write.3")
         try:
@@ -316,10 +310,6 @@ class ServerObjects(ObjectStore):
         return {(digest, name) for digest, name in wanted if self.size(digest, name) is None}
 
     # -- what only the server's own host can do ----------------------------------------------------------------------
-
-    def damaged(self, digest: str) -> Iterator[tuple[str, str]]:
-        """Read what waits here; the server's own host looks after the rest."""
-        return super().damaged(digest)
 
     def iterate(self) -> Iterator[StoredObject]:
         """Yield nothing: what waits here is not garbage, and the rest is the server's."""
