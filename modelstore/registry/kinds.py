@@ -32,6 +32,7 @@ __all__ = [
     "open_form",
     "read_form",
     "refuse_remote",
+    "whereabouts",
     "write_form",
 ]
 
@@ -164,16 +165,28 @@ def open_bucket(bucket: ObjectStorage, *, create: bool, shared: bool | None = No
         raise InvalidRequestError(f"There is no bucket for {bucket.uri}", "Make the bucket first.") from error
 
 
+def whereabouts(address: str) -> Literal["folder", "bucket", "database", "server"] | None:
+    """Return what kind of place an address names; None for one that no registry can be at."""
+    scheme = address.partition("://")[0].lower() if "://" in address else "file"
+    if scheme == "file":
+        return "folder"
+    if scheme in ("http", "https"):
+        return "server"
+    from modelstore.storage import buckets, tables
+
+    if scheme in tables.SCHEMES:
+        return "database"
+    return "bucket" if buckets.is_bucket(address) else None
+
+
 def refuse_remote(place: str | os.PathLike[str], message: str, hint: str) -> None:
     """Refuse a place in an object store or behind a server where only a folder will do.
 
     Raises:
         InvalidRequestError: It is one.
     """
-    from modelstore.storage.buckets import is_bucket
-
     text = os.fspath(place)
-    if "://" in text and (is_bucket(text) or text.lower().startswith(("http://", "https://", "postgres"))):
+    if whereabouts(text) in ("bucket", "database", "server"):
         raise InvalidRequestError(f"{message}: {text}", hint)
 
 

@@ -13,7 +13,7 @@ from modelstore import config
 from modelstore.errors import InvalidRequestError
 from modelstore.index.database import Database
 from modelstore.registry import mounts
-from modelstore.registry.kinds import Kind, open_form
+from modelstore.registry.kinds import Kind, open_form, whereabouts
 
 if TYPE_CHECKING:
     from modelstore.journal.home import Home
@@ -66,30 +66,28 @@ def find(uri: str | os.PathLike[str], how: Opening) -> Place:
     text = os.fspath(uri)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidRequestError(f"{text!r} is no folder for a registry")
-    scheme, separator, _ = text.partition("://")
-    scheme = scheme.lower()
-    if scheme not in ("postgresql", "postgres") and how.objects is not None:
+    where = whereabouts(text)
+    if where != "database" and how.objects is not None:
         raise InvalidRequestError("Only a registry in a database keeps its bytes elsewhere", "Leave objects out.")
-    if not separator:
-        return _in_folder(Path(text).expanduser().absolute(), how)
-    if scheme == "file":
-        from modelstore.storage.uris import local_path
-
-        path = local_path(text)
-        if path is not None:
-            return _in_folder(path, how)
-    if scheme in ("http", "https"):
+    if where == "server":
         return _behind_server(text, how)
-    if scheme in ("postgresql", "postgres"):
+    if where == "database":
         from modelstore.storage.tables import TableStorage
 
         return _in_storage(TableStorage(text), how)
-    from modelstore.storage.buckets import Bucket, is_bucket
+    if where == "bucket":
+        from modelstore.storage.buckets import Bucket
 
-    if is_bucket(text):
         return _in_storage(Bucket(text), how)
+    if "://" not in text:
+        return _in_folder(Path(text).expanduser().absolute(), how)
+    from modelstore.storage.uris import local_path
+
+    folder = local_path(text) if where == "folder" else None
+    if folder is not None:
+        return _in_folder(folder, how)
     raise InvalidRequestError(
-        f"This version cannot keep a registry at {scheme}://",
+        f"This version cannot keep a registry at {text.partition('://')[0].lower()}://",
         "Open a folder or an object store; set_upload_destination() and output_uri can send the weights there.",
     )
 
