@@ -48,15 +48,7 @@ _VARIABLES: Final = {
 
 def registry_uri() -> str:
     """Return the folder or URI of the registry that the SDK classes use."""
-    given = os.environ.get("MODELSTORE_REGISTRY")
-    if given:
-        return given
-    home = os.environ.get("MODELSTORE_HOME")
-    if home:
-        return str(Path(home).expanduser() / "registry")
-    import platformdirs
-
-    return str(Path(platformdirs.user_data_dir("modelstore", appauthor=False)) / "registry")
+    return os.environ.get("MODELSTORE_REGISTRY") or str(_place("MODELSTORE_REGISTRY", "registry", "user_data_dir"))
 
 
 def cache_folder() -> Path:
@@ -74,15 +66,7 @@ def cache_folder() -> Path:
 
 def index_folder() -> Path:
     """Return the folder of this host's private indexes of shared registries."""
-    given = os.environ.get("MODELSTORE_INDEX")
-    if given:
-        return Path(given).expanduser().absolute()
-    home = os.environ.get("MODELSTORE_HOME")
-    if home:
-        return Path(home).expanduser().absolute() / "index"
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("modelstore", appauthor=False)) / "index"
+    return _place("MODELSTORE_INDEX", "index", "user_state_dir").absolute()
 
 
 def offline() -> bool:
@@ -135,15 +119,20 @@ def token() -> str | None:
 
 def tokens_file() -> Path:
     """Return the file that has the tokens of servers by address."""
-    given = os.environ.get("MODELSTORE_TOKENS")
+    return _place("MODELSTORE_TOKENS", "tokens", "user_config_dir")
+
+
+def _place(variable: str, name: str, directory: str) -> Path:
+    """Return what a variable names, else what has a name in `MODELSTORE_HOME` or in one of the user's directories."""
+    given = os.environ.get(variable)
     if given:
         return Path(given).expanduser()
     home = os.environ.get("MODELSTORE_HOME")
     if home:
-        return Path(home).expanduser() / "tokens"
+        return Path(home).expanduser() / name
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("modelstore", appauthor=False)) / "tokens"
+    return Path(getattr(platformdirs, directory)("modelstore", appauthor=False)) / name
 
 
 def sources() -> dict[str, str]:
