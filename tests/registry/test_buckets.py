@@ -31,7 +31,6 @@ from modelstore.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from modelstore.index.contents import check_copies, read_index
 from modelstore.journal import bucket as bucket_module
 from modelstore.registry import Registry
 from modelstore.registry.backup import recover
@@ -42,20 +41,7 @@ from modelstore.registry.search import ModelSearch
 from modelstore.storage.buckets import Bucket
 from modelstore.testing.journals import SinfulBucket
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
-
-
-class Hosts:
-    """Opens a registry as different hosts do: each with an index and a cache of its own."""
-
-    def __init__(self, place: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.place, self.own, self._monkeypatch = place, own, monkeypatch
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str, **options: Any) -> Registry:
-        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self.own / name / "index"))
-        registry = Registry(self.place, cache=self.own / name / "cache", **options)
-        self.opened.append(registry)
-        return registry
+from tests.registry.hosts import Hosts, contents
 
 
 @pytest.fixture
@@ -64,17 +50,9 @@ def place() -> str:
 
 
 @pytest.fixture
-def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    hosts = Hosts(place, tmp_path, monkeypatch)
-    yield hosts
-    for registry in hosts.opened:
-        registry.close()
-
-
-def contents(registry: Registry) -> Any:
-    registry.refresh()
-    check_copies(registry.database.connection)
-    return read_index(registry.database.connection)
+def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
+    with Hosts(place, tmp_path, monkeypatch) as hosts:
+        yield hosts
 
 
 @pytest.fixture
@@ -84,7 +62,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts) -> None:
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts[str]) -> None:
     a, b = host("a"), host("b")
     assert a.kind == "shared"
     assert a.id == b.id
@@ -98,7 +76,7 @@ def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts
     assert contents(a) == contents(b)
 
 
-def test_a_transaction_is_one_object_and_others_see_all_of_it(host: Hosts, place: str) -> None:
+def test_a_transaction_is_one_object_and_others_see_all_of_it(host: Hosts[str], place: str) -> None:
     a, b = host("a"), host("b")
     with a.transaction():
         for name in "xyz":
@@ -112,14 +90,14 @@ def test_a_transaction_is_one_object_and_others_see_all_of_it(host: Hosts, place
     assert ModelSearch().count(a) == ModelSearch().count(b) == 3
 
 
-def test_one_process_goes_on_in_one_stream(host: Hosts, place: str) -> None:
+def test_one_process_goes_on_in_one_stream(host: Hosts[str], place: str) -> None:
     a = host("a")
     for number in range(5):
         a.models.create(name=f"{number}")
     assert len({entry.name.split(".")[0] for entry in Bucket(place).entries("journal")}) == 1
 
 
-def test_weights_lie_in_the_bucket_and_each_host_reads_them_once(host: Hosts, place: str, weights: Path) -> None:
+def test_weights_lie_in_the_bucket_and_each_host_reads_them_once(host: Hosts[str], place: str, weights: Path) -> None:
     a, b = host("a"), host("b")
     model = register_files(a, weights, name="one")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -135,7 +113,7 @@ def test_weights_lie_in_the_bucket_and_each_host_reads_them_once(host: Hosts, pl
     assert b.weights.local_copy(b.models.get(model.id)) == copy
 
 
-def test_objects_that_are_damaged_are_found_and_brought_back(host: Hosts, place: str, weights: Path) -> None:
+def test_objects_that_are_damaged_are_found_and_brought_back(host: Hosts[str], place: str, weights: Path) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
     a.weights.local_copy(model)
@@ -151,7 +129,7 @@ def test_objects_that_are_damaged_are_found_and_brought_back(host: Hosts, place:
 
 
 def test_objects_that_are_gone_are_missed_by_name_and_by_what_copies_them(
-    host: Hosts, place: str, weights: Path, tmp_path: Path
+    host: Hosts[str], place: str, weights: Path, tmp_path: Path
 ) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
@@ -163,7 +141,7 @@ def test_objects_that_are_gone_are_missed_by_name_and_by_what_copies_them(
 
 
 def test_garbage_goes_when_it_has_rested(
-    host: Hosts, place: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], place: str, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
@@ -176,7 +154,7 @@ def test_garbage_goes_when_it_has_rested(
 
 
 def test_old_garbage_that_is_stored_again_is_sent_again(
-    host: Hosts, place: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], place: str, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a collection at the same moment finds it young."""
     a = host("a")
@@ -192,7 +170,7 @@ def test_old_garbage_that_is_stored_again_is_sent_again(
     assert third == second
 
 
-def test_a_backup_of_a_bucket_becomes_a_folder(host: Hosts, weights: Path, tmp_path: Path) -> None:
+def test_a_backup_of_a_bucket_becomes_a_folder(host: Hosts[str], weights: Path, tmp_path: Path) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
     a.backup(tmp_path / "backup")
@@ -201,7 +179,7 @@ def test_a_backup_of_a_bucket_becomes_a_folder(host: Hosts, weights: Path, tmp_p
         assert registry.weights.local_copy(registry.models.get(model.id)).read_bytes() == weights.read_bytes()
 
 
-def test_a_laptop_syncs_with_a_bucket(host: Hosts, weights: Path, tmp_path: Path) -> None:
+def test_a_laptop_syncs_with_a_bucket(host: Hosts[str], weights: Path, tmp_path: Path) -> None:
     """Both ways, bytes too; the second time nothing moves."""
     team = host("team")
     theirs = register_files(team, weights, name="theirs")
@@ -218,7 +196,7 @@ def test_a_laptop_syncs_with_a_bucket(host: Hosts, weights: Path, tmp_path: Path
         assert contents(laptop) == contents(team)
 
 
-def test_bytes_that_a_sync_left_behind_come_from_the_bucket(host: Hosts, weights: Path, tmp_path: Path) -> None:
+def test_bytes_that_a_sync_left_behind_come_from_the_bucket(host: Hosts[str], weights: Path, tmp_path: Path) -> None:
     theirs = register_files(host("team"), weights, name="theirs")
     with Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache") as laptop:
         laptop.remotes.add("team", host.place)
@@ -226,7 +204,7 @@ def test_bytes_that_a_sync_left_behind_come_from_the_bucket(host: Hosts, weights
         assert laptop.weights.local_copy(laptop.models.get(theirs.id)).read_bytes() == weights.read_bytes()
 
 
-def test_a_new_host_begins_with_the_checkpoint(host: Hosts, place: str) -> None:
+def test_a_new_host_begins_with_the_checkpoint(host: Hosts[str], place: str) -> None:
     a = host("a")
     for number in range(20):
         a.models.create(name=f"{number}")
@@ -237,7 +215,7 @@ def test_a_new_host_begins_with_the_checkpoint(host: Hosts, place: str) -> None:
 
 
 def test_closing_packs_what_many_short_lived_processes_wrote(
-    host: Hosts, place: str, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from modelstore.registry import compacting
 
@@ -250,7 +228,7 @@ def test_closing_packs_what_many_short_lived_processes_wrote(
     assert ModelSearch().count(host("b")) == 6
 
 
-def test_offline_a_host_reads_what_it_knows(host: Hosts, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_a_host_reads_what_it_knows(host: Hosts[str], weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
     a.weights.local_copy(model)
@@ -269,7 +247,7 @@ def test_offline_a_host_reads_what_it_knows(host: Hosts, weights: Path, monkeypa
         host("b", offline=True)
 
 
-def test_the_past_can_be_looked_at(host: Hosts) -> None:
+def test_the_past_can_be_looked_at(host: Hosts[str]) -> None:
     a = host("a")
     model = a.models.create(name="one", comment="before")
     moment = datetime.now(UTC)
@@ -292,7 +270,7 @@ def test_places_that_no_registry_can_have_are_refused(tmp_path: Path, monkeypatc
         Registry(f"memory://{uuid.uuid4().hex}/x", create=False)
 
 
-def test_what_only_a_folder_can_have_is_refused(host: Hosts, tmp_path: Path) -> None:
+def test_what_only_a_folder_can_have_is_refused(host: Hosts[str], tmp_path: Path) -> None:
     """Before anything is touched, with what to do instead."""
     host("a").models.create(name="one")
     refused: list[Callable[[], object]] = [
@@ -308,7 +286,7 @@ def test_what_only_a_folder_can_have_is_refused(host: Hosts, tmp_path: Path) -> 
 
 
 def test_an_answer_that_is_lost_and_comes_true_late_is_missed_by_nobody(
-    host: Hosts, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not by somebody who synced in between, with one who knew of the changes after it."""
     a, b = host("a"), host("b")
@@ -333,7 +311,7 @@ def test_an_answer_that_is_lost_and_comes_true_late_is_missed_by_nobody(
         assert contents(a) == contents(b) == contents(laptop)
 
 
-def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Hosts) -> None:
+def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Hosts[str]) -> None:
     a = host("a")
     a.models.create(name="one")
     before = contents(a)

@@ -13,30 +13,13 @@ from modelstore.journal import folder as folder_module
 from modelstore.registry import Registry, compacting
 from modelstore.testing.reference import fold, read_index
 from tests.permissions import obeying_permissions
-
-
-class Hosts:
-    """Opens one shared registry as several hosts would."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder, monkeypatch
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str) -> Registry:
-        self._patch.setenv("MODELSTORE_INDEX", str(self.folder.parent / f"index-{name}"))
-        registry = Registry(
-            self.folder, shared=True, actor=f"{name}@{name}", cache=self.folder.parent / f"cache-{name}"
-        )
-        self.opened.append(registry)
-        return registry
+from tests.registry.hosts import Hosts
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    hosts = Hosts(tmp_path / "team", monkeypatch)
-    yield hosts
-    for registry in hosts.opened:
-        registry.close()
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[Path]]:
+    with Hosts(tmp_path / "team", tmp_path, monkeypatch, shared=True) as hosts:
+        yield hosts
 
 
 def names(registry: Registry) -> list[str]:
@@ -44,13 +27,13 @@ def names(registry: Registry) -> list[str]:
     return sorted(row[0] for row in registry.database.all("SELECT name FROM models"))
 
 
-def test_a_new_host_begins_with_the_checkpoint_and_reads_the_rest(host: Hosts) -> None:
+def test_a_new_host_begins_with_the_checkpoint_and_reads_the_rest(host: Hosts[Path]) -> None:
     """Without reading what is in the checkpoint, and as a writer of its own."""
     ann = host("ann")
     ann.models.create(name="one", tags=["a"])
     made = ann.compact()
     ann.models.create(name="two")
-    for path in (host.folder / "journal").glob("*.ops"):
+    for path in (host.place / "journal").glob("*.ops"):
         position = ann.database.one("SELECT position FROM streams")
         assert position is not None
         data = path.read_bytes()
@@ -69,7 +52,7 @@ def test_a_new_host_begins_with_the_checkpoint_and_reads_the_rest(host: Hosts) -
     assert read_index(bob.database.connection) == fold(o for _, o in bob.operations())
 
 
-def test_nothing_of_the_host_is_in_it(host: Hosts) -> None:
+def test_nothing_of_the_host_is_in_it(host: Hosts[Path]) -> None:
     """Writers, remotes and unfinished uploads are nobody else's."""
     ann = host("ann")
     ann.models.create(name="one")
@@ -84,7 +67,7 @@ def test_nothing_of_the_host_is_in_it(host: Hosts) -> None:
     assert len(stamps) == 2
 
 
-def test_only_the_last_two_stay_and_nothing_new_makes_none(host: Hosts) -> None:
+def test_only_the_last_two_stay_and_nothing_new_makes_none(host: Hosts[Path]) -> None:
     """A host may be copying the one before."""
     ann = host("ann")
     for number in range(4):
@@ -97,13 +80,13 @@ def test_only_the_last_two_stay_and_nothing_new_makes_none(host: Hosts) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "newer", "empty"])
 def test_a_checkpoint_that_cannot_be_used_is_passed_over(
-    host: Hosts, damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: Hosts[Path], damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The streams have everything."""
     ann = host("ann")
     ann.models.create(name="one")
     ann.compact()
-    (path,) = (host.folder / "checkpoints").iterdir()
+    (path,) = (host.place / "checkpoints").iterdir()
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "empty":
@@ -114,7 +97,9 @@ def test_a_checkpoint_that_cannot_be_used_is_passed_over(
     assert names(host("bob")) == ["one"]
 
 
-def test_a_live_writer_whose_stream_was_packed_goes_on_in_another(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_writer_whose_stream_was_packed_goes_on_in_another(
+    host: Hosts[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is lost or doubled, whoever packs."""
     monkeypatch.setattr(folder_module, "_GRACE_S", -1.0)
     ann, bob = host("ann"), host("bob")
@@ -128,21 +113,21 @@ def test_a_live_writer_whose_stream_was_packed_goes_on_in_another(host: Hosts, m
     assert names(ann) == names(bob) == names(host("cid")) == expected
 
 
-def test_closing_compacts_when_it_is_worth_it(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_compacts_when_it_is_worth_it(host: Hosts[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever leaves does it for those who come."""
     ann = host("ann")
     ann.models.create(name="one")
     ann.close()
-    assert os.listdir(host.folder / "checkpoints") == []
+    assert os.listdir(host.place / "checkpoints") == []
     monkeypatch.setattr(compacting, "_MANY_OPERATIONS", 1)
     ann = host("ann")
     ann.models.create(name="two")
     ann.close()
-    assert len(os.listdir(host.folder / "checkpoints")) == 1
+    assert len(os.listdir(host.place / "checkpoints")) == 1
 
 
 def test_who_only_reads_leaves_compacting_to_others(
-    host: Hosts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    host: Hosts[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """He may have no right to it, and would be told so at each close."""
     ann = host("ann")
@@ -155,11 +140,11 @@ def test_who_only_reads_leaves_compacting_to_others(
         reader.close()
         assert caplog.records == []
 
-    (host.folder / "checkpoints").chmod(0o555)
-    (host.folder / "journal").chmod(0o555)
+    (host.place / "checkpoints").chmod(0o555)
+    (host.place / "journal").chmod(0o555)
     try:
         obeying_permissions(read)
     finally:
-        (host.folder / "checkpoints").chmod(0o755)
-        (host.folder / "journal").chmod(0o755)
-    assert os.listdir(host.folder / "checkpoints") == []
+        (host.place / "checkpoints").chmod(0o755)
+        (host.place / "journal").chmod(0o755)
+    assert os.listdir(host.place / "checkpoints") == []

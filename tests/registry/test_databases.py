@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +26,6 @@ from modelstore.errors import (
     RegistryNotFoundError,
     StorageError,
 )
-from modelstore.index.contents import check_copies, read_index
 from modelstore.journal import bucket as bucket_module
 from modelstore.journal.bucket import BucketHome
 from modelstore.journal.home import Home
@@ -38,6 +36,7 @@ from modelstore.storage.buckets import Span
 from modelstore.storage.retries import Patience
 from modelstore.storage.tables import TableStorage
 from modelstore.testing.journals import HomeContract
+from tests.registry.hosts import Hosts, contents
 
 
 @pytest.fixture(scope="module")
@@ -119,27 +118,16 @@ def test_a_database_that_is_not_there_or_refuses_is_told_as_what_it_is(place: st
         TableStorage("postgresql://host")
 
 
-class Hosts:
-    """Opens a registry as different hosts do: each with an index and a cache of its own."""
-
-    def __init__(self, place: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.place, self.own, self._monkeypatch = place, own, monkeypatch
-        self.bytes = f"memory://bucket-{uuid.uuid4().hex}/weights"
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str, **options: Any) -> Registry:
-        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self.own / name / "index"))
-        registry = Registry(self.place, cache=self.own / name / "cache", **options)
-        self.opened.append(registry)
-        return registry
+@pytest.fixture
+def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
+    with Hosts(place, tmp_path, monkeypatch) as hosts:
+        yield hosts
 
 
 @pytest.fixture
-def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    hosts = Hosts(place, tmp_path, monkeypatch)
-    yield hosts
-    for registry in hosts.opened:
-        registry.close()
+def in_bucket() -> str:
+    """Where the files go."""
+    return f"memory://bucket-{uuid.uuid4().hex}/weights"
 
 
 @pytest.fixture
@@ -149,13 +137,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def contents(registry: Registry) -> Any:
-    registry.refresh()
-    check_copies(registry.database.connection)
-    return read_index(registry.database.connection)
-
-
-def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts) -> None:
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts[str]) -> None:
     a, b = host("a"), host("b")
     model = a.models.create(name="one", uri="s3://bucket/x.pt", tags=["x"])
     b.models.tag(model.id, add=["y"])
@@ -170,13 +152,15 @@ def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts
     assert a.check(deep=True) == []
 
 
-def test_its_bytes_are_where_it_was_told_to_keep_them(host: Hosts, weights: Path, tmp_path: Path) -> None:
+def test_its_bytes_are_where_it_was_told_to_keep_them(
+    host: Hosts[str], weights: Path, tmp_path: Path, in_bucket: str
+) -> None:
     with pytest.raises(RegistryNotFoundError):
         host("a", create=False)
-    a = host("a", objects=host.bytes)
+    a = host("a", objects=in_bucket)
     model = register_files(a, weights, name="one")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert a.weights.address(model) == f"{host.bytes}/objects/sha256/{digest[:2]}/{digest}/best é.pt"
+    assert a.weights.address(model) == f"{in_bucket}/objects/sha256/{digest[:2]}/{digest}/best é.pt"
     b = host("b")
     assert b.weights.local_copy(b.models.get(model.id)).read_bytes() == weights.read_bytes()
     offline = host("b", offline=True)
@@ -184,10 +168,10 @@ def test_its_bytes_are_where_it_was_told_to_keep_them(host: Hosts, weights: Path
     with pytest.raises(InvalidRequestError, match="are in memory"):
         host("c", objects="memory://elsewhere/x")
     with pytest.raises(InvalidRequestError, match="in a database"):
-        Registry(tmp_path / "folder", objects=host.bytes)
+        Registry(tmp_path / "folder", objects=in_bucket)
 
 
-def test_its_bytes_can_be_in_a_folder_that_all_hosts_see(host: Hosts, weights: Path, tmp_path: Path) -> None:
+def test_its_bytes_can_be_in_a_folder_that_all_hosts_see(host: Hosts[str], weights: Path, tmp_path: Path) -> None:
     a = host("a", objects=tmp_path / "share")
     model = register_files(a, weights, name="one")
     assert [path.name for path in (tmp_path / "share").rglob("*.pt")] == ["best é.pt"]
@@ -197,13 +181,13 @@ def test_its_bytes_can_be_in_a_folder_that_all_hosts_see(host: Hosts, weights: P
     assert copy.read_bytes() == weights.read_bytes()
 
 
-def test_without_a_place_for_files_it_says_how_to_give_it_one(host: Hosts, weights: Path) -> None:
+def test_without_a_place_for_files_it_says_how_to_give_it_one(host: Hosts[str], weights: Path, in_bucket: str) -> None:
     a = host("a")
     with pytest.raises(InvalidRequestError, match="no place for files") as caught:
         register_files(a, weights, name="one")
     assert "--objects" in str(caught.value.hint)
     assert ModelSearch().count(a) == 0
-    assert register_files(host("b", objects=host.bytes), weights, name="one").size == 7000
+    assert register_files(host("b", objects=in_bucket), weights, name="one").size == 7000
 
 
 _WORKER = Path(__file__).parent.parent / "nfs" / "worker.py"
@@ -247,13 +231,13 @@ def test_a_team_of_processes_is_killed_and_loses_nothing(place: str, tmp_path: P
 
 
 def test_a_server_over_it_answers_as_over_a_folder(
-    host: Hosts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_bucket: str
 ) -> None:
     pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
     from modelstore.server import Settings
     from modelstore.testing.servers import server_thread
 
-    a = host("a", objects=host.bytes)
+    a = host("a", objects=in_bucket)
     model = register_files(a, weights, name="one")
     monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "server"))
     laptop = Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache")
@@ -272,7 +256,7 @@ def test_a_server_over_it_answers_as_over_a_folder(
 
 
 def test_servers_on_several_hosts_know_the_same_tokens(
-    host: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
     from modelstore.server import Settings, Tokens, tokens

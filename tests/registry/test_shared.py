@@ -26,11 +26,12 @@ from modelstore.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from modelstore.index.contents import check_copies, read_index
+from modelstore.index.contents import read_index
 from modelstore.journal.files import Files
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import Registry, mounts, places
 from modelstore.registry.search import ModelSearch
+from tests.registry.hosts import Hosts, contents
 
 
 @pytest.fixture
@@ -38,42 +39,20 @@ def team(tmp_path: Path) -> Path:
     return tmp_path / "team"
 
 
-class Hosts:
-    """Opens a registry as different hosts do: each with an index and a cache of its own."""
-
-    def __init__(self, team: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.team, self._own, self._monkeypatch = team, own, monkeypatch
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str, **options: Any) -> Registry:
-        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self._own / name / "index"))
-        registry = Registry(self.team, cache=self._own / name / "cache", shared=True, **options)
-        self.opened.append(registry)
-        return registry
-
-
 @pytest.fixture
-def host(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    hosts = Hosts(team, tmp_path, monkeypatch)
-    yield hosts
-    for registry in hosts.opened:
-        registry.close()
+def host(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[Path]]:
+    with Hosts(team, tmp_path, monkeypatch, shared=True) as hosts:
+        yield hosts
 
 
-def contents(registry: Registry) -> Any:
-    registry.refresh()
-    check_copies(registry.database.connection)
-    return read_index(registry.database.connection)
-
-
-def test_no_database_lies_in_the_shared_folder(host: Hosts, team: Path) -> None:
+def test_no_database_lies_in_the_shared_folder(host: Hosts[Path], team: Path) -> None:
     host("a").models.create(name="one")
     assert json.loads((team / "modelstore.json").read_text())["kind"] == "shared"
     assert not list(team.rglob("*.db*"))
     assert sorted(path.suffix for path in (team / "journal").iterdir()) == [".ops", ".tip"]
 
 
-def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts) -> None:
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts[Path]) -> None:
     a, b = host("a"), host("b")
     model = a.models.create(name="one", tags=["x"], metadata={"iou": 0.5})
     assert b.models.get(model.id).name == "one"
@@ -85,7 +64,7 @@ def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts
     assert a.database.all("SELECT 1 FROM conflicts") == []
 
 
-def test_a_write_knows_what_another_host_has_published(host: Hosts) -> None:
+def test_a_write_knows_what_another_host_has_published(host: Hosts[Path]) -> None:
     a, b = host("a"), host("b")
     model = a.models.create(name="one", uri="s3://bucket/x.pt")
     b.models.publish(model.id)
@@ -93,7 +72,7 @@ def test_a_write_knows_what_another_host_has_published(host: Hosts) -> None:
         a.models.edit(model.id, uri="s3://bucket/y.pt")
 
 
-def test_a_transaction_is_one_append_and_others_see_all_of_it(host: Hosts, team: Path) -> None:
+def test_a_transaction_is_one_append_and_others_see_all_of_it(host: Hosts[Path], team: Path) -> None:
     a, b = host("a"), host("b")
     with a.transaction():
         for name in "xyz":
@@ -107,7 +86,7 @@ def test_a_transaction_is_one_append_and_others_see_all_of_it(host: Hosts, team:
     assert ModelSearch().count(a) == ModelSearch().count(b) == 3
 
 
-def test_many_models_and_reports_go_to_the_journal_too(host: Hosts) -> None:
+def test_many_models_and_reports_go_to_the_journal_too(host: Hosts[Path]) -> None:
     a, b = host("a"), host("b")
     a.models.create_many({"name": f"m{n}", "tags": ["many"]} for n in range(300))
     model = ModelSearch(limit=1).run(b)[0]
@@ -117,7 +96,7 @@ def test_many_models_and_reports_go_to_the_journal_too(host: Hosts) -> None:
     assert contents(a) == contents(b)
 
 
-def test_weights_are_read_from_the_share_once_by_each_host(host: Hosts, team: Path, tmp_path: Path) -> None:
+def test_weights_are_read_from_the_share_once_by_each_host(host: Hosts[Path], team: Path, tmp_path: Path) -> None:
     a, b = host("a"), host("b")
     file = tmp_path / "best.pt"
     file.write_bytes(b"weights" * 1000)
@@ -134,7 +113,7 @@ def test_weights_are_read_from_the_share_once_by_each_host(host: Hosts, team: Pa
     assert b.weights.local_copy(b.models.get(model.id)) == copy
 
 
-def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Hosts) -> None:
+def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Hosts[Path]) -> None:
     a = host("a")
     model = a.models.create(name="one")
     before, private = contents(a), a.private
@@ -147,7 +126,7 @@ def test_an_index_that_is_lost_is_made_again_with_a_writer_of_its_own(host: Host
     assert len({o.stamp[16:] for _, o in again.operations()}) == 2
 
 
-def test_a_closed_stream_is_gone_on_with_in_a_new_one(host: Hosts, team: Path) -> None:
+def test_a_closed_stream_is_gone_on_with_in_a_new_one(host: Hosts[Path], team: Path) -> None:
     a, b = host("a"), host("b")
     a.models.create(name="one")
     home = FolderHome(team)
@@ -158,7 +137,7 @@ def test_a_closed_stream_is_gone_on_with_in_a_new_one(host: Hosts, team: Path) -
 
 
 def test_a_copy_of_an_index_never_continues_a_stream_that_went_on_without_it(
-    host: Hosts, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = host("a")
     a.models.create(name="one")
@@ -188,7 +167,9 @@ def _with_inode_of(stat: Any, original: Path, copy: Path) -> Any:
     return lying
 
 
-def test_clocks_that_differ_by_minutes_and_jump_change_nothing(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_that_differ_by_minutes_and_jump_change_nothing(
+    host: Hosts[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = host("a"), host("b")
     model = a.models.create(name="one")
     for number, (registry, shift) in enumerate([(a, 600), (b, -600), (a, -6000), (b, 0), (a, 60), (b, -1)]):
@@ -200,7 +181,7 @@ def test_clocks_that_differ_by_minutes_and_jump_change_nothing(host: Hosts, monk
 
 
 def test_a_journal_that_cannot_be_read_is_an_error_and_offline_goes_on_with_what_is_known(
-    host: Hosts, team: Path
+    host: Hosts[Path], team: Path
 ) -> None:
     a = host("a")
     model = a.models.create(name="one")
@@ -218,7 +199,9 @@ def test_a_journal_that_cannot_be_read_is_an_error_and_offline_goes_on_with_what
     a.models.edit(model.id, comment="now")
 
 
-def test_a_write_that_cannot_reach_the_journal_leaves_nothing(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_cannot_reach_the_journal_leaves_nothing(
+    host: Hosts[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a = host("a")
     a.models.create(name="one")
 
@@ -232,7 +215,7 @@ def test_a_write_that_cannot_reach_the_journal_leaves_nothing(host: Hosts, monke
     assert ModelSearch().count(a) == 1
 
 
-def test_a_folder_that_this_user_may_not_write_can_be_read(host: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_this_user_may_not_write_can_be_read(host: Hosts[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     a = host("a")
     model = a.models.create(name="one")
 
@@ -303,10 +286,10 @@ registry.models.create(name="killed")
         ("shared.write.3", True),
     ],
 )
-def test_a_writer_killed_anywhere_leaves_the_whole_change_or_none(host: Hosts, step: str, there: bool) -> None:
+def test_a_writer_killed_anywhere_leaves_the_whole_change_or_none(host: Hosts[Path], step: str, there: bool) -> None:
     a = host("a")
     a.models.create(name="before")
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(host.team), step], check=False)
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(host.place), step], check=False)
     assert done.returncode == -signal.SIGKILL
     b = host("b")
     for already, registry in enumerate((a, b)):
@@ -325,11 +308,11 @@ with Registry(sys.argv[1]) as registry:
 """
 
 
-def test_processes_of_several_hosts_write_at_once(host: Hosts, tmp_path: Path) -> None:
+def test_processes_of_several_hosts_write_at_once(host: Hosts[Path], tmp_path: Path) -> None:
     a = host("a")
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", _WORKER, str(host.team), str(number)],
+            [sys.executable, "-c", _WORKER, str(host.place), str(number)],
             env=os.environ | {"MODELSTORE_INDEX": str(tmp_path / f"host{number % 3}")},
         )
         for number in range(6)
@@ -339,7 +322,7 @@ def test_processes_of_several_hosts_write_at_once(host: Hosts, tmp_path: Path) -
     assert contents(host("b")) == contents(a)
 
 
-def test_an_index_that_cannot_note_a_change_says_that_it_is_made(host: Hosts) -> None:
+def test_an_index_that_cannot_note_a_change_says_that_it_is_made(host: Hosts[Path]) -> None:
     """The journal has it, so a second try would make it twice; everybody sees it, and this host goes on."""
     ann, bob = host("ann"), host("bob")
     ann.models.create(name="before")
@@ -363,7 +346,7 @@ def test_an_index_that_cannot_note_a_change_says_that_it_is_made(host: Hosts) ->
     assert read_index(ann.database.connection) == read_index(bob.database.connection)
 
 
-def test_what_a_killed_process_of_this_host_left_is_collected(host: Hosts) -> None:
+def test_what_a_killed_process_of_this_host_left_is_collected(host: Hosts[Path]) -> None:
     """Each host cleans up after its own; what others are sending is theirs."""
     ann, bob = host("ann"), host("bob")
     left = [registry.weights.uploads.folder / "0123.bin" for registry in (ann, bob)]

@@ -19,6 +19,7 @@ from modelstore.registry.removal import remove_models
 from modelstore.registry.search import ModelSearch
 from modelstore.testing import faults
 from modelstore.testing.reference import fold, read_index
+from tests.registry.hosts import Hosts
 from tests.registry.keeping import age, killed_at, object_files, register
 
 APPEND = [f"shared.write.{n}" for n in (1, 2, 3)] + [f"journal.append.{n}" for n in (2, 3, 4)]
@@ -26,37 +27,24 @@ APPEND = [f"shared.write.{n}" for n in (1, 2, 3)] + [f"journal.append.{n}" for n
 WRITTEN = {"shared.write.2", "shared.write.3", "journal.append.4"}
 
 
-class Hosts:
-    """Opens the shared registry as hosts do: each with an index and a cache of its own."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder, monkeypatch
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str) -> Registry:
-        self._patch.setenv("MODELSTORE_INDEX", str(self.folder.parent / f"index-{name}"))
-        cache = self.folder.parent / f"cache-{name}"
-        registry = open_registry(self.folder, shared=True, actor=name, cache=cache)
-        self.opened.append(registry)
-        return registry
+class MortalHosts(Hosts[Path]):
+    """And lets some of them die."""
 
     def dies(self, step: str, work: Callable[[Registry], object]) -> bool:
         """Let a host of its own do something until it is killed at a step; tells whether it came to that."""
-        self._patch.setenv("MODELSTORE_INDEX", str(self.folder.parent / "index-mortal"))
+        self.be("mortal")
 
         def live() -> None:
-            with open_registry(self.folder, shared=True, actor="mortal") as registry:
+            with open_registry(self.place, shared=True, actor="mortal") as registry:
                 work(registry)
 
         return killed_at(step, live)
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    hosts = Hosts(tmp_path / "team", monkeypatch)
-    yield hosts
-    for registry in hosts.opened:
-        registry.close()
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MortalHosts]:
+    with MortalHosts(tmp_path / "team", tmp_path, monkeypatch, shared=True) as hosts:
+        yield hosts
 
 
 def names(registry: Registry) -> list[str]:
@@ -85,7 +73,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("step", [*APPEND, "bundling.import.2", "objects.put.3"])
-def test_a_host_that_dies_importing_leaves_all_of_it_or_none(host: Hosts, bundle: Path, step: str) -> None:
+def test_a_host_that_dies_importing_leaves_all_of_it_or_none(host: MortalHosts, bundle: Path, step: str) -> None:
     """And whoever repeats it finishes it."""
     ann, bob = host("ann"), host("bob")
     register(ann, b"own", "own")
@@ -99,7 +87,7 @@ def test_a_host_that_dies_importing_leaves_all_of_it_or_none(host: Hosts, bundle
 
 
 @pytest.mark.parametrize("step", APPEND)
-def test_a_host_that_dies_pruning_has_removed_all_of_a_batch_or_none(host: Hosts, step: str) -> None:
+def test_a_host_that_dies_pruning_has_removed_all_of_a_batch_or_none(host: MortalHosts, step: str) -> None:
     """The bytes stay until they are collected, so that the removal can be taken back."""
     ann, bob = host("ann"), host("bob")
     for number in range(4):
@@ -114,7 +102,7 @@ def test_a_host_that_dies_pruning_has_removed_all_of_a_batch_or_none(host: Hosts
 
 
 @pytest.mark.parametrize("step", ["gc.collect.1", "gc.collect.2", "gc.collect.3"])
-def test_a_host_that_dies_collecting_has_taken_only_garbage(host: Hosts, step: str) -> None:
+def test_a_host_that_dies_collecting_has_taken_only_garbage(host: MortalHosts, step: str) -> None:
     """What the other host refers to stays, also what he registered a moment ago and the dead one had not seen."""
     ann, bob = host("ann"), host("bob")
     gone = [register(ann, f"{number}".encode(), f"m{number}").id for number in range(3)]
@@ -131,7 +119,7 @@ def test_a_host_that_dies_collecting_has_taken_only_garbage(host: Hosts, step: s
     check(ann, bob)
 
 
-def test_a_host_that_dies_repairing_leaves_the_rest_to_the_next(host: Hosts) -> None:
+def test_a_host_that_dies_repairing_leaves_the_rest_to_the_next(host: MortalHosts) -> None:
     """Damaged bytes come back from the cache of a host that had fetched them."""
     ann, bob = host("ann"), host("bob")
     model = register(ann, b"precious", "one")
@@ -147,7 +135,7 @@ def test_a_host_that_dies_repairing_leaves_the_rest_to_the_next(host: Hosts) -> 
 
 
 @pytest.mark.parametrize("step", ["backup.copy.1", "backup.copy.2", "bundles.write.3"])
-def test_a_backup_has_what_every_host_wrote(host: Hosts, tmp_path: Path, step: str) -> None:
+def test_a_backup_has_what_every_host_wrote(host: MortalHosts, tmp_path: Path, step: str) -> None:
     """Also after a host died making one; recovered, it is a registry of one machine with all of it."""
     ann, bob = host("ann"), host("bob")
     register(ann, b"ann's", "ann's")
@@ -163,7 +151,7 @@ def test_a_backup_has_what_every_host_wrote(host: Hosts, tmp_path: Path, step: s
         assert read_index(again.database.connection) == read_index(bob.database.connection)
 
 
-def test_what_keeps_order_begins_with_what_others_have_written(host: Hosts, tmp_path: Path) -> None:
+def test_what_keeps_order_begins_with_what_others_have_written(host: MortalHosts, tmp_path: Path) -> None:
     """On a host that has read nothing yet, a check, a backup or an export of what it knows would be one of nothing."""
     ann = host("ann")
     kept = register(ann, b"kept", "kept").id
@@ -187,7 +175,7 @@ def test_what_keeps_order_begins_with_what_others_have_written(host: Hosts, tmp_
     assert len(other.conflicts.open()) == 1
 
 
-def test_a_share_that_fails_changes_nothing(host: Hosts, bundle: Path) -> None:
+def test_a_share_that_fails_changes_nothing(host: MortalHosts, bundle: Path) -> None:
     """A full share while importing, an unreachable one while pruning: told, and nothing was made."""
     ann, bob = host("ann"), host("bob")
     for number in range(2):

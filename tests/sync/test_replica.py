@@ -22,7 +22,6 @@ from modelstore.errors import (
     RegistryNotFoundError,
     StorageUnavailableError,
 )
-from modelstore.index.contents import check_copies, read_index
 from modelstore.registry import Registry
 from modelstore.registry.registration import register_files
 from modelstore.registry.search import ModelSearch
@@ -31,20 +30,7 @@ from modelstore.storage.retries import Patience
 from modelstore.sync.http import HttpPartner
 from modelstore.sync.replica import ServerJournal
 from modelstore.testing.servers import server_thread
-
-
-class Hosts:
-    """Opens the registry as different hosts do: each with an index and a cache of its own."""
-
-    def __init__(self, url: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.url, self.own, self._monkeypatch = url, own, monkeypatch
-        self.opened: list[Registry] = []
-
-    def __call__(self, name: str, **options: Any) -> Registry:
-        self._monkeypatch.setenv("MODELSTORE_INDEX", str(self.own / name / "index"))
-        registry = Registry(self.url, cache=self.own / name / "cache", **options)
-        self.opened.append(registry)
-        return registry
+from tests.registry.hosts import Hosts, contents
 
 
 @pytest.fixture
@@ -55,12 +41,9 @@ def team(tmp_path: Path) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def host(team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    with server_thread(Settings(str(team.folder), port=0)) as url:
-        hosts = Hosts(url, tmp_path, monkeypatch)
+def host(team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
+    with server_thread(Settings(str(team.folder), port=0)) as url, Hosts(url, tmp_path, monkeypatch) as hosts:
         yield hosts
-        for registry in hosts.opened:
-            registry.close()
 
 
 @pytest.fixture
@@ -70,13 +53,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def contents(registry: Registry) -> Any:
-    registry.refresh()
-    check_copies(registry.database.connection)
-    return read_index(registry.database.connection)
-
-
-def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts, team: Registry) -> None:
+def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts[str], team: Registry) -> None:
     a, b = host("a"), host("b")
     assert a.id == team.id
     model = a.models.create(name="one", uri="s3://bucket/x.pt", tags=["x"])
@@ -89,7 +66,7 @@ def test_what_one_host_has_written_the_next_question_on_another_sees(host: Hosts
     assert contents(a) == contents(b) == contents(team)
 
 
-def test_a_transaction_arrives_as_one(host: Hosts, team: Registry) -> None:
+def test_a_transaction_arrives_as_one(host: Hosts[str], team: Registry) -> None:
     a = host("a")
     with a.transaction():
         for name in "xyz":
@@ -103,7 +80,9 @@ def test_a_transaction_arrives_as_one(host: Hosts, team: Registry) -> None:
     assert ModelSearch().count(a) == ModelSearch().count(team) == 3
 
 
-def test_weights_go_to_the_server_and_each_host_reads_them_once(host: Hosts, team: Registry, weights: Path) -> None:
+def test_weights_go_to_the_server_and_each_host_reads_them_once(
+    host: Hosts[str], team: Registry, weights: Path
+) -> None:
     a, b = host("a"), host("b")
     model = register_files(a, weights, name="one")
     digest = f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
@@ -118,7 +97,7 @@ def test_weights_go_to_the_server_and_each_host_reads_them_once(host: Hosts, tea
     assert b.weights.local_copy(b.models.get(model.id)) == copy
 
 
-def test_bytes_that_the_server_has_not_are_missed(host: Hosts, team: Registry, weights: Path) -> None:
+def test_bytes_that_the_server_has_not_are_missed(host: Hosts[str], team: Registry, weights: Path) -> None:
     a = host("a")
     model = register_files(a, weights, name="one")
     team.weights.objects.remove(str(model.digest))
@@ -126,7 +105,7 @@ def test_bytes_that_the_server_has_not_are_missed(host: Hosts, team: Registry, w
         host("b").weights.local_copy(model)
 
 
-def test_what_was_made_offline_is_sent_with_the_next_question(host: Hosts, team: Registry, weights: Path) -> None:
+def test_what_was_made_offline_is_sent_with_the_next_question(host: Hosts[str], team: Registry, weights: Path) -> None:
     """Bytes first; meanwhile everything works here."""
     host("a").models.create(name="online")
     offline = host("a", offline=True)
@@ -148,7 +127,7 @@ def test_what_was_made_offline_is_sent_with_the_next_question(host: Hosts, team:
 
 
 def test_what_is_written_offline_beside_a_process_that_is_online_is_not_passed_over(
-    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, weights: Path
+    host: Hosts[str], team: Registry, monkeypatch: pytest.MonkeyPatch, weights: Path
 ) -> None:
     """Both are one writer; between the look for news and the change of the one, the other writes."""
     online = host("a")
@@ -170,7 +149,7 @@ def test_what_is_written_offline_beside_a_process_that_is_online_is_not_passed_o
     assert contents(online) == contents(team)
 
 
-def test_a_host_that_was_never_there_knows_nothing_offline(host: Hosts) -> None:
+def test_a_host_that_was_never_there_knows_nothing_offline(host: Hosts[str]) -> None:
     with pytest.raises(RegistryNotFoundError, match="knows nothing"):
         host("a", offline=True)
 
@@ -220,7 +199,9 @@ def test_changes_are_made_as_the_token_says(
         assert secrets["write"].encode() not in b"".join(p.read_bytes() for p in writer.private.rglob("*.db*"))
 
 
-def test_an_answer_that_is_lost_is_not_built_upon(host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_lost_is_not_built_upon(
+    host: Hosts[str], team: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The change is there, though its maker was told that nobody knows; his next is by another writer."""
     a = host("a")
     a.models.create(name="before")
@@ -241,7 +222,7 @@ def test_an_answer_that_is_lost_is_not_built_upon(host: Hosts, team: Registry, m
 
 
 def test_an_answer_that_comes_true_after_the_next_change_is_taken_in(
-    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch
+    host: Hosts[str], team: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request was still on its way when the connection broke."""
     a = host("a")
@@ -279,12 +260,12 @@ else:
 
 @pytest.mark.parametrize(("step", "there"), [("replica.write.3", False), ("replica.write.4", True)])
 def test_a_writer_killed_anywhere_leaves_the_whole_change_or_none(
-    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
+    host: Hosts[str], team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
 ) -> None:
     host("a").models.create(name="before")
     host.opened[0].close()
     monkeypatch.setenv("MODELSTORE_FAULTS", f"{step}=kill")
-    done = subprocess.run([sys.executable, "-c", _KILLED, host.url], check=False)
+    done = subprocess.run([sys.executable, "-c", _KILLED, host.place], check=False)
     monkeypatch.delenv("MODELSTORE_FAULTS")
     assert done.returncode == -signal.SIGKILL
     a = host("a")
@@ -295,21 +276,21 @@ def test_a_writer_killed_anywhere_leaves_the_whole_change_or_none(
 
 @pytest.mark.parametrize("step", ["replica.waiting.1", "replica.waiting.2"])
 def test_a_process_killed_while_it_sends_what_was_waiting_is_followed_by_one_that_does(
-    host: Hosts, team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, weights: Path
+    host: Hosts[str], team: Registry, monkeypatch: pytest.MonkeyPatch, step: str, weights: Path
 ) -> None:
     host("a").close()
     offline = host("a", offline=True)
     model = register_files(offline, weights, name="offline")
     offline.close()
     monkeypatch.setenv("MODELSTORE_FAULTS", f"{step}=kill")
-    done = subprocess.run([sys.executable, "-c", _KILLED, host.url], check=False)
+    done = subprocess.run([sys.executable, "-c", _KILLED, host.place], check=False)
     monkeypatch.delenv("MODELSTORE_FAULTS")
     assert done.returncode == -signal.SIGKILL
     assert ModelSearch().count(host("a")) == ModelSearch().count(team) == 1
     assert team.weights.local_copy(team.models.get(model.id)).read_bytes() == weights.read_bytes()
 
 
-def test_a_forked_child_asks_by_itself(host: Hosts, team: Registry) -> None:
+def test_a_forked_child_asks_by_itself(host: Hosts[str], team: Registry) -> None:
     a = host("a")
     a.models.create(name="parent")
     child = os.fork()
@@ -325,16 +306,16 @@ def test_a_forked_child_asks_by_itself(host: Hosts, team: Registry) -> None:
     assert ModelSearch().count(a) == ModelSearch().count(team) == 3
 
 
-def test_what_only_the_servers_own_host_can_do_is_refused(host: Hosts, tmp_path: Path) -> None:
+def test_what_only_the_servers_own_host_can_do_is_refused(host: Hosts[str], tmp_path: Path) -> None:
     from modelstore.registry.converting import convert
     from modelstore.registry.moving import move
 
     a = host("a")
     a.models.create(name="one")
-    for action in (lambda: convert(host.url, "local"), lambda: move(host.url, tmp_path / "x"), a.compact):
+    for action in (lambda: convert(host.place, "local"), lambda: move(host.place, tmp_path / "x"), a.compact):
         with pytest.raises(InvalidRequestError):
             action()
     with pytest.raises(InvalidRequestError):
-        Registry(host.url, shared=False)
+        Registry(host.place, shared=False)
     assert a.gc().garbage == ()
     assert [f for f in a.check() if f.severity == "error"] == []
