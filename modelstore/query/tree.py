@@ -15,6 +15,7 @@ comparison with something that is absent, or of another type, is false, and `Not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
@@ -229,22 +230,21 @@ def _measure(children: tuple[Node, ...]) -> tuple[int, int]:
 
 def has_search(node: Node) -> bool:
     """Tell whether a condition looks for words anywhere."""
-    match node:
-        case Not(child):
-            return has_search(child)
-        case AllOf(children) | AnyOf(children):
-            return any(map(has_search, children))
-    return isinstance(node, Mentions)
+    return _any_leaf(node, lambda leaf: isinstance(leaf, Mentions))
 
 
 def has_pattern(node: Node) -> bool:
     """Tell whether a condition tries a regular expression, which may take for ever."""
+    return _any_leaf(node, lambda leaf: isinstance(leaf, Compare) and leaf.op == "matches")
+
+
+def _any_leaf(node: Node, test: Callable[[Node], bool]) -> bool:
     match node:
         case Not(child):
-            return has_pattern(child)
+            return _any_leaf(child, test)
         case AllOf(children) | AnyOf(children):
-            return any(map(has_pattern, children))
-    return isinstance(node, Compare) and node.op == "matches"
+            return any(_any_leaf(child, test) for child in children)
+    return test(node)
 
 
 TRUE: Final = AllOf(())
