@@ -22,7 +22,7 @@ from modelstore.registry.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BULK_JOBS", "JOBS", "SIZES"]
+__all__ = ["BULK_JOBS", "JOBS", "SIZES", "fill", "home_of"]
 
 OURS = "modelstore"
 BY_HAND = "by hand"
@@ -32,7 +32,7 @@ STEP = 50_000
 _MLFLOW_KINDS = ("models", "versions")
 
 
-def _home(arena: Arena, what: str, total: int) -> Path:
+def home_of(arena: Arena, what: str, total: int) -> Path:
     """Return the folder that keeps a filled registry from one run to the next: it takes minutes to fill."""
     key = hashlib.sha256(Path(catalogue.__file__).read_bytes() + str(SCHEMA_VERSION).encode()).hexdigest()[:12]
     return arena.scratch.parent / "query" / f"{what}-{total}-{key}"
@@ -40,15 +40,20 @@ def _home(arena: Arena, what: str, total: int) -> Path:
 
 def _filled(arena: Arena, total: int) -> Path:
     """Return the home of a registry with so many models, filled when it is not there."""
-    home = _home(arena, "ours", total)
+    home = home_of(arena, "ours", total)
     if not (home / "done").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        with arena.worker("bulk_ours", home, folder=str(home / "registry")) as worker:
-            worker.ask("append", first=0, count=total, total=total)
-            worker.ask("close")
+        fill(arena, home, total)
         _finish(arena, home, total)
     return home
+
+
+def fill(arena: Arena, home: Path, total: int) -> None:
+    """Make a registry with so many models in a home, in place of what there is."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    with arena.worker("bulk_ours", home, folder=str(home / "registry")) as worker:
+        worker.ask("append", first=0, count=total, total=total)
+        worker.ask("close")
 
 
 def _finish(arena: Arena, home: Path, total: int) -> None:
@@ -111,7 +116,7 @@ def against_mlflow(arena: Arena) -> Outcome:
     if "mlflow" not in arena.peers:
         raise ContenderFailedError("mlflow is not installed: make bench-peers")
     total = 2_000 if arena.quick else MLFLOW_AT
-    home = _home(arena, "mlflow", total)
+    home = home_of(arena, "mlflow", total)
     home.mkdir(parents=True, exist_ok=True)
     shapes = [shape for shape in SHAPES.values() if shape.mlflow]
     with ExitStack() as stack:
@@ -247,7 +252,7 @@ def growing(arena: Arena) -> Outcome:
         f"All: {OURS} {whole[0]:.0f} s, {BY_HAND} {whole[1]:.0f} s.",
         "By hand: the very tables, indexes and triggers, the journal included, row for row; nothing is checked.",
     ]
-    kept = _home(arena, "ours", total)
+    kept = home_of(arena, "ours", total)
     if not (kept / "done").exists():
         shutil.rmtree(kept, ignore_errors=True)
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -15,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks import catalogue
 from benchmarks.arena import Arena, Bar, Outcome
 from benchmarks.measure import ContenderFailedError, Series, Worker, in_turns
+from benchmarks.query import fill, home_of
 from benchmarks.shapes import LIMIT, SHAPES
-from modelstore.index.schema import SCHEMA_VERSION
 from modelstore.testing.servers import server_process
 
 __all__ = ["JOBS"]
@@ -31,14 +29,9 @@ WRITERS = 8
 def _filled(arena: Arena) -> tuple[Path, int]:
     """Return a registry with many models, kept from one run to the next."""
     total = 2_000 if arena.quick else TOTAL
-    key = hashlib.sha256(Path(catalogue.__file__).read_bytes() + str(SCHEMA_VERSION).encode()).hexdigest()[:12]
-    home = arena.scratch.parent / "server" / f"{total}-{key}"
+    home = home_of(arena, "served", total)
     if not (home / "done").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        with arena.worker("bulk_ours", home, folder=str(home / "registry")) as worker:
-            worker.ask("append", first=0, count=total, total=total)
-            worker.ask("close")
+        fill(arena, home, total)
         (home / "done").touch()
     return home / "registry", total
 
@@ -189,9 +182,7 @@ def _asking(worker: Worker, url: str, shape: str, kind: str) -> Callable[[], flo
 
 @contextmanager
 def _mlflow(arena: Arena, total: int) -> Iterator[str]:
-    from benchmarks.query import _home
-
-    home = _home(arena, "mlflow", total)
+    home = home_of(arena, "mlflow", total)
     home.mkdir(parents=True, exist_ok=True)
     python = arena.peers["mlflow"]
     with arena.worker("query_mlflow", home, python, folder=str(home), total=total):
