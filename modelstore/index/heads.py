@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from modelstore.index.driver import sqlite3
 from modelstore.records.operations import Operation
 
-__all__ = ["note_arrivals", "raise_heads", "raise_own", "read_heads", "read_strays"]
+__all__ = ["follow", "note_arrivals", "raise_heads", "raise_own", "read_heads", "read_strays"]
 
+_GAP = "gap:"
+_GAPS = "key >= 'gap:' AND key < 'gap;'"
 _RAISE = "INSERT INTO heads VALUES (?,?) ON CONFLICT (writer) DO UPDATE SET stamp = max(stamp, excluded.stamp)"
 
 
@@ -49,6 +51,31 @@ def note_arrivals(connection: sqlite3.Connection, stamps: Iterable[str], heads: 
     connection.executemany(
         "INSERT OR IGNORE INTO strays VALUES (?)", [(s,) for s in stamps if s > known.get(s[16:], "")]
     )
+
+
+def follow(connection: sqlite3.Connection, runs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return up to where all of some writers is here, now that something of theirs arrives; part of a transaction.
+
+    What follows on something that has not arrived yet is noted, and counts when that has.
+
+    Args:
+        connection: Inside a write transaction.
+        runs: Operations of one writer between which he has made none: the stamp of the one before them ("" for none),
+            and that of the last.
+    """
+    waiting = connection.execute(f"SELECT value, substr(key, {len(_GAP) + 1}) FROM registry_info WHERE {_GAPS}")
+    known = read_heads(connection)
+    heads: dict[str, str] = {}
+    gaps = []
+    for before, last in sorted({*map(tuple, waiting.fetchall()), *runs}, key=lambda run: run[1]):
+        writer = last[16:]
+        if before <= max(known.get(writer, ""), heads.get(writer, "")):
+            heads[writer] = max(last, heads.get(writer, ""))
+        else:
+            gaps.append((_GAP + last, before))
+    connection.execute(f"DELETE FROM registry_info WHERE {_GAPS}")
+    connection.executemany("INSERT INTO registry_info VALUES (?,?)", gaps)
+    return heads
 
 
 def raise_own(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:

@@ -25,6 +25,8 @@ def forget_host(path: Path, *, positions: bool = True) -> None:
         for table in (*_OF_ONE_HOST, *(() if positions else ("streams",))):
             connection.execute(f"DELETE FROM {table}")
         connection.execute("DELETE FROM registry_info WHERE key LIKE 'synced:%'")
+        if not positions:
+            connection.execute("DELETE FROM registry_info WHERE key LIKE 'gap:%'")  # of streams that are no more
         connection.execute("PRAGMA journal_mode = WAL")
 
 

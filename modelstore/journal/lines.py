@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["decode_line", "encode_lines", "sound_lines", "split_lines"]
+__all__ = ["decode_line", "encode_lines", "following", "follows", "sound_lines", "split_lines"]
 
+_FIRST = "0" * 32
+_AFTER = b',"after":"'
 _DIGITS = 16  # of blake2b: in the standard library, and as fast here as what is faster on large blocks
 
 
@@ -50,6 +52,25 @@ def sound_lines(chunks: Iterable[bytes], start: int, damaged: Callable[[int], ob
         else:
             damaged(position)
         position += len(line) + 1
+
+
+def following(line: bytes, stamp: str) -> bytes:
+    """Return an operation's line that also says which is the one before it of the same writer.
+
+    Args:
+        line: A JSON object.
+        stamp: Of the operation before; "" for none.
+    """
+    return b'%b%b%b"}' % (line[:-1], _AFTER, (stamp or _FIRST).encode())
+
+
+def follows(line: bytes) -> str | None:
+    """Return what was given to `following`; None for a line that says nothing of the kind."""
+    # Nothing else can end like this: within a text, JSON has a backslash before each quotation mark.
+    if line[-44:-34] != _AFTER:
+        return None
+    stamp = line[-34:-2].decode()
+    return "" if stamp == _FIRST else stamp
 
 
 def _checksum(line: bytes) -> bytes:

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelstore.errors import ReadOnlyRegistryError, ReadOnlyStorageError, StorageError, StorageUnavailableError
 from modelstore.index import ops
+from modelstore.index.heads import follow
 from modelstore.index.ingest import ingest
 from modelstore.journal.home import Home, StreamClosedError
+from modelstore.journal.lines import following, follows
 from modelstore.records.operations import Operation
 from modelstore.registry.unanswered import Unanswered, leave
 from modelstore.storage.progress import reporting
@@ -72,6 +74,7 @@ class SharedJournal:
         self._seen: Mapping[str, int] | None = None
         self.written = False
         self._last = (0, "")
+        self._heads: dict[str, str] = {}
         self._unanswered = Unanswered(database.path.parent / "sending")
 
     # -- coming in -------------------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ class SharedJournal:
             if not spans:
                 return
             heads: dict[str, str] = {}
-            operations = self._read(spans, heads)
+            operations = self._read(spans, connection, heads)
             # Parents come before children then, which is the cheap way in; a transaction's operations stay together.
             ordered = sorted(operations, key=lambda o: (o.batch or o.stamp, o.stamp)) if len(spans) > 1 else operations
             ingest(connection, ordered, heads, checked=True)
@@ -133,14 +136,28 @@ class SharedJournal:
                 # Ours, and longer than we know: never to be continued by this writer.
                 leave(connection, stream[:16])
 
-    def _read(self, spans: list[tuple[str, int, int]], heads: dict[str, str]) -> Iterator[Operation]:
+    def _read(self, spans: list[tuple[str, int, int]], connection: Any, heads: dict[str, str]) -> Iterator[Operation]:
+        """Yield operations; then tell up to where all of their writers is here.
+
+        A writer has several streams where each process begins one, and nobody promises that a listing shows the
+        older of two changes when it shows the newer: so his operations say on which they follow.
+        """
+        runs: list[tuple[str, str]] = []
         for stream, lines in self.home.read_many(spans):
-            writer = stream[:16]
+            before, last = "", ""
             for line in lines:
                 operation = Operation.from_json(line.decode())
-                if operation.stamp[16:] == writer:
-                    heads[writer] = max(heads.get(writer, ""), operation.stamp)
+                if operation.stamp[16:] == stream[:16]:
+                    previous = follows(line)
+                    if previous is not None and previous != last:
+                        if last:
+                            runs.append((before, last))
+                        before = previous
+                    last = max(last, operation.stamp)
                 yield operation
+            if last:
+                runs.append((before, last))
+        heads.update(follow(connection, runs))
 
     # -- going out -------------------------------------------------------------------------------------------------
 
@@ -148,6 +165,8 @@ class SharedJournal:
         """Return where the operations of the transaction that begins will start; a writer in doubt is left."""
         if self.home.single_process:
             self._unanswered.settle(connection)
+        rows = connection.execute("SELECT h.writer, h.stamp FROM writers AS w JOIN heads AS h ON h.writer = w.id")
+        self._heads = dict(map(tuple, rows))
         return ops.last_number(connection)
 
     def append(self, connection: Any, after: int) -> bool:
@@ -167,10 +186,10 @@ class SharedJournal:
         operations = [operation for _, operation in ops.read(connection, after)]
         if not operations:
             return False
-        lines = [operation.to_json().encode() for operation in operations]
         if self._offline:
             raise StorageUnavailableError("Nothing can be written with MODELSTORE_OFFLINE=1", "Unset it.")
         stream, tip = self._stream(connection)
+        lines = self._lines(operations, stream[:16])
         if self.home.single_process:
             self._unanswered.note(operations[-1].stamp)
         for _ in range(_TRIES):
@@ -193,6 +212,13 @@ class SharedJournal:
         connection.execute("INSERT OR REPLACE INTO streams VALUES (?,?)", (stream, end))
         sys.audit("modelstore.step", "shared.write.3")
         return True
+
+    def _lines(self, operations: list[Operation], writer: str) -> list[bytes]:
+        lines = [operation.to_json().encode() for operation in operations]
+        first = next((n for n, operation in enumerate(operations) if operation.stamp[16:] == writer), None)
+        if first is not None:
+            lines[first] = following(lines[first], self._heads.get(writer, ""))
+        return lines
 
     def _stream(self, connection: Any) -> tuple[str, int]:
         writer = self._writer()

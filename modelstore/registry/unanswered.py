@@ -1,13 +1,15 @@
-"""What was sent last and may not have been answered: beside an index, for whoever writes next.
+"""What was sent and may not have been answered: beside an index, for whoever writes next.
 
 A request can still be on its way when the process that made it is dead, or was told that it failed. If it arrives
 after all, its stamps are taken, and what the same writer has made since claims that everything before is known. So
 that writer is left, and what arrives late is somebody else's like any other.
+
+The transaction in which he is left may fail as well, and then he is not. So what was sent stays noted until it has
+arrived, or until a later transaction finds that he was left.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ __all__ = ["Unanswered", "leave"]
 
 
 class Unanswered:
-    """The stamp of the last change that was sent; read and written inside write transactions alone.
+    """The stamps of changes that were sent; read and written inside write transactions alone.
 
     Args:
         path: A file of this host.
@@ -25,21 +27,38 @@ class Unanswered:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    def note(self, stamp: str) -> None:
-        """Note a change that is about to be sent; "" takes back one that was surely refused."""
-        self._path.write_text(stamp)
+        self._doubtful: list[str] = []
 
     def settle(self, connection: Any) -> None:
-        """Leave the writer of a change that was sent, and that the index does not have."""
-        with suppress(FileNotFoundError):
-            stamp = self._path.read_text()
-            if stamp and ops.get(connection, stamp) is None:
-                leave(connection, stamp[16:])
+        """Leave the writers of changes that were sent, and that the index does not have; begins a transaction."""
+        try:
+            stamps = self._path.read_text().split()
+        except FileNotFoundError:
+            stamps = []
+        lacking = [stamp for stamp in stamps if not ops.contains(connection, stamp)]
+        self._doubtful = [stamp for stamp in lacking if leave(connection, stamp[16:])]
+
+    def note(self, stamp: str) -> None:
+        """Note a change that is about to be sent, by the transaction that `settle` began."""
+        self._write([*self._doubtful, stamp])
+
+    def take_back(self) -> None:
+        """Forget the change that was noted last: it was surely refused."""
+        self._write(self._doubtful)
+
+    def _write(self, stamps: list[str]) -> None:
+        text = "\n".join(stamps)
+        if not self._doubtful:  # a kill loses nothing then
+            self._path.write_text(text)
+            return
+        making = self._path.with_name(f"{self._path.name}.new")
+        making.write_text(text)
+        making.replace(self._path)
 
 
-def leave(connection: Any, writer: str) -> None:
-    """Never go on as a writer of this host; part of a transaction."""
-    connection.execute(
+def leave(connection: Any, writer: str) -> bool:
+    """Never go on as a writer of this host, part of a transaction; tells whether he was one until now."""
+    done = connection.execute(
         "UPDATE writers SET fingerprint = 'left:' || id WHERE id = ? AND fingerprint NOT LIKE 'left:%'", (writer,)
     )
+    return bool(done.rowcount)

@@ -214,7 +214,7 @@ class ServerJournal:
         try:
             self._server.partner.take_in(Parcel(operations, {stamp[16:]: stamp}))
         except _REFUSALS:
-            self._unanswered.note("")
+            self._unanswered.take_back()
             raise
         except StorageUnavailableError as error:
             raise StorageUnavailableError(
