@@ -27,7 +27,7 @@ def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield hosts
 
 
-def names(registry: Registry) -> set[str]:
+def names(registry: Registry) -> set[str | None]:
     return {model.name for model in ModelSearch().run(registry)}
 
 
