@@ -18,6 +18,7 @@ Each class is also the builtin that a caller would catch: a bad argument is a `V
     ├── PublishedModelError (ValueError)
     ├── TaskClosedError (ValueError)
     ├── UsageError (RuntimeError)
+    │   └── NotOfferedError (AttributeError)
     ├── NotFoundError (LookupError)
     │   ├── ModelNotFoundError (ValueError)
     │   ├── TaskNotFoundError (ValueError)
@@ -67,6 +68,7 @@ __all__ = [
     "NetworkFilesystemError",
     "NewerRegistryError",
     "NotFoundError",
+    "NotOfferedError",
     "NotPackagedError",
     "ProjectNotFoundError",
     "PublishedModelError",
@@ -185,6 +187,10 @@ class TaskClosedError(ModelStoreError, ValueError):
 
 class UsageError(ModelStoreError, RuntimeError):
     """The call does not fit the state of this process (a second main task, for instance)."""
+
+
+class NotOfferedError(UsageError, AttributeError):
+    """ClearML has this, and there is nothing like it here; `hasattr` says so too."""
 
 
 class NotFoundError(ModelStoreError, LookupError):

@@ -120,7 +120,7 @@ def ls(context: click.Context, /, count: bool, quiet: bool, as_json: bool, **fil
       modelstore ls --tags best --tags -broken
       modelstore ls --tags '["__$and", "prod", "eu"]' --limit 10
       modelstore ls --where "accuracy > 0.9 and created >= 2026-03-01" --order-by -metadata.accuracy
-      modelstore ls -q --tags old | xargs modelstore archive
+      modelstore ls -q --tags old | xargs -r modelstore archive
     """
     registry = session_of(context).open(context)
     search = _search(**filters)

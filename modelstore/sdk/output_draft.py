@@ -12,6 +12,7 @@ from modelstore.registry import rules
 from modelstore.registry.models import dump_config
 from modelstore.sdk._context import current_task
 from modelstore.sdk.base_model import BaseModel
+from modelstore.sdk.task_record import TaskBase
 
 if TYPE_CHECKING:
     from modelstore.sdk.task import Task
@@ -38,6 +39,10 @@ class OutputDraft(BaseModel):
         if task is None:
             raise InvalidRequestError(
                 "task object was not provided, and no current task was found", "Call Task.init() first."
+            )
+        if not isinstance(task, TaskBase):
+            raise InvalidRequestError(
+                f"The task of an OutputModel must be a Task, not {task!r:.80}", "Task.get_task() finds one."
             )
         super().__init__(task._registry, None)
         self._task = task

@@ -13,6 +13,7 @@ from modelstore.registry import rules
 from modelstore.registry.tasks import OPEN_STATUSES
 from modelstore.sdk import task_begin
 from modelstore.sdk._context import current_registry, current_task, state
+from modelstore.sdk.task_elsewhere import TaskElsewhere
 from modelstore.sdk.task_exit import watch_exit
 from modelstore.sdk.task_lifecycle import TaskLifeCycle
 from modelstore.sdk.task_parameters import TaskParameters
@@ -22,7 +23,7 @@ from modelstore.sdk.task_search import TaskSearch
 __all__ = ["Task", "TaskTypes"]
 
 
-class Task(TaskParameters, TaskSearch, TaskLifeCycle):
+class Task(TaskParameters, TaskSearch, TaskLifeCycle, TaskElsewhere):
     """A run. Made by `Task.init`, `Task.create` and `Task.get_task`, not directly.
 
     Like a model object, a task object shows at once what its own process changed, and after `reload` what others did.
@@ -37,7 +38,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
         project_name: str | None = None,
         task_name: str | None = None,
         task_type: str = TaskTypes.training,
-        tags: Sequence[str] | None = None,
+        tags: Sequence[str] | str | None = None,
         reuse_last_task_id: bool | str = True,
         continue_last_task: bool | str | int = False,
         output_uri: str | PathLike[str] | bool | None = None,
@@ -53,7 +54,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
             project_name: Full name of its project; None for none.
             task_name: Its name; None takes the script's.
             task_type: A constant of `TaskTypes`, or any other name.
-            tags: Tags to add.
+            tags: Tags to add; a string is one tag, or several separated by blanks.
             reuse_last_task_id: True takes up the last task of this name and project again when it is less than 72
                 hours old, has made no model, no longer runs, and was neither published nor archived; what it was given
                 is forgotten then. A task's id takes up that one; False always makes a new one.
@@ -84,7 +85,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
         name = rules.check_name("task name", task_name) if task_name else None
         project = rules.check_project(project_name) if project_name else None
         kind = rules.check_name("task type", str(task_type))
-        checked_tags = rules.check_tags(tags or ())
+        checked_tags = rules.check_tags(tags.split() if isinstance(tags, str) else tags or ())
         with state.lock:
             registry = current_registry()
             destination = checked_output_uri(registry, output_uri)
@@ -106,6 +107,7 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle):
                 task.add_tags(checked_tags)
             if output_uri is not None:
                 task._edit(output_uri=destination)
+        cls._seed()
         return task
 
     @classmethod

@@ -172,6 +172,11 @@ class TaskLifeCycle(TaskLinks, Reported):
 
         return Logger(cast("Task", self))
 
+    @property
+    def logger(self) -> Logger:
+        """The same as `get_logger()`."""
+        return self.get_logger()
+
     def get_last_iteration(self) -> int:
         """Return the greatest iteration reported so far, with weights or a scalar; 0 for none."""
         reported = (record.last_iteration for record in self._series())

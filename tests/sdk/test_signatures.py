@@ -1,7 +1,7 @@
 """Every class has ClearML's methods and properties, with its parameters in its order and with its defaults.
 
-The table in tests/data/clearml_signatures.json was written down from the `inspect.signature` of ClearML 2.1.12. What
-has to do with agents, queues, artifacts and console capture is not in it.
+The table in tests/data/clearml_signatures.json was written down from the `inspect.signature` of ClearML 2.1.12. Of what
+has to do with agents, queues, artifacts and console capture, what is accepted is in it.
 """
 
 from __future__ import annotations

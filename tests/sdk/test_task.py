@@ -107,7 +107,7 @@ def test_after_closing_another_may_begin() -> None:
         {"project_name": 5},
         {"task_name": "a\nb"},
         {"task_name": "x" * 10_000},
-        {"tags": "abc"},
+        {"tags": 5},
         {"tags": ["__$and"]},
         {"output_uri": "http://example.com"},
         {"output_uri": "nosuch://x"},
