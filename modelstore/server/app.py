@@ -57,7 +57,7 @@ def create_app(settings: Settings, *, logs: bool) -> ASGIApp:
     routes = [Route(one.path, _Served(one), methods=[one.method]) for one in ENDPOINTS]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_served})
     app.router.redirect_slashes = False
-    return _Noted(app, settings.silence_s)
+    return _Noted(app)
 
 
 async def _end_with(parent: int) -> None:
@@ -94,10 +94,10 @@ class _Served:
 
 
 class _Noted:
-    """Counts and logs every request, and gives up clients that take nothing any more."""
+    """Counts and logs every request."""
 
-    def __init__(self, app: Starlette, silence_s: float) -> None:
-        self._app, self._silence_s = app, silence_s
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,13 +113,10 @@ class _Noted:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
             sent += len(message.get("body", b""))
-            async with asyncio.timeout(self._silence_s):
-                await send(message)
+            await send(message)
 
         try:
             await self._app(scope, receive, noting)
-        except TimeoutError:
-            logger.warning("a client took nothing for %s s and was given up", self._silence_s)
         finally:
             seconds = time.monotonic() - begun
             board = self._app.state.service.board

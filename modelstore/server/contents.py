@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -20,10 +20,13 @@ from modelstore.server.service import Call
 from modelstore.server.uploads import Incoming, Upload, checked_name
 from modelstore.sync import Objects
 
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
 __all__ = ["begin_upload", "continue_upload", "drop_upload", "missing", "read_object", "store_object", "upload_state"]
 
 _BLOCK: Final = 1 << 20
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 _WHICH: Final = frozenset(get_args(Objects))
 
 
@@ -69,7 +72,7 @@ async def read_object(call: Call) -> Response:
     except BaseException:
         os.close(descriptor)
         raise
-    return StreamingResponse(_sent(call, descriptor, begin, end), status, headers, "application/octet-stream")
+    return _Sent(call, descriptor, begin, end, status, headers)
 
 
 def _open(call: Call, digest: str, name: str) -> tuple[int, int]:
@@ -99,17 +102,28 @@ def _range(wanted: str | None, if_range: str | None, etag: str, size: int) -> tu
     return begin, end, 206
 
 
-async def _sent(call: Call, descriptor: int, begin: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        while begin < end:
-            length = min(_BLOCK, end - begin)
-            block = await call.service.move(lambda at=begin, count=length: os.pread(descriptor, count, at))  # type: ignore[misc]
-            if not block:
-                return  # cut off by whoever shortened the file: the client sees that bytes are missing
-            begin += len(block)
-            yield block
-    finally:
-        os.close(descriptor)
+class _Sent(StreamingResponse):
+    """A range of a file as an answer; the file is closed with it, however it ends."""
+
+    def __init__(self, call: Call, descriptor: int, begin: int, end: int, status: int, headers: dict[str, str]) -> None:
+        super().__init__(_blocks(call, descriptor, begin, end), status, headers, "application/octet-stream")
+        self._descriptor = descriptor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._descriptor)
+
+
+async def _blocks(call: Call, descriptor: int, begin: int, end: int) -> AsyncIterator[bytes]:
+    while begin < end:
+        length = min(_BLOCK, end - begin)
+        block = await call.service.move(lambda at=begin, count=length: os.pread(descriptor, count, at))  # type: ignore[misc]
+        if not block:
+            return  # cut off by whoever shortened the file: the client sees that bytes are missing
+        begin += len(block)
+        yield block
 
 
 # -- in ----------------------------------------------------------------------------------------------------------------

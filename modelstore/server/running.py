@@ -63,7 +63,8 @@ def serve(settings: Settings, ready: Callable[[str, str], object] | None = None)
 
 def _uvicorn() -> Any:
     try:
-        import msgspec  # noqa: F401 - looked for, as the next ones
+        import httptools  # noqa: F401 - looked for, as the next ones
+        import msgspec  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
@@ -125,12 +126,11 @@ def config(settings: Settings, *, logs: bool = True) -> Any:
     Raises:
         InvalidRequestError: The TLS files cannot be used.
     """
-    import uvicorn
-
     from modelstore.server.app import create_app
+    from modelstore.server.lines import Line, LineConfig
 
     try:
-        prepared = uvicorn.Config(
+        prepared = LineConfig(
             partial(create_app, settings, logs=logs),
             factory=True,
             host=settings.host,
@@ -139,6 +139,7 @@ def config(settings: Settings, *, logs: bool = True) -> Any:
             log_config=None,
             access_log=False,
             lifespan="on",
+            http=Line,
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=settings.grace_s,
@@ -152,4 +153,5 @@ def config(settings: Settings, *, logs: bool = True) -> Any:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"The TLS files cannot be used: {error}", "They must be PEM.") from error
+    prepared.silence_s = settings.silence_s
     return prepared
