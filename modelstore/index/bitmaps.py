@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from modelstore.index.driver import sqlite3
 
-__all__ = ["PROJECT", "PUBLISHED", "STATE", "TAG", "add", "add_blocks", "bit_count", "place", "refill", "remove"]
+__all__ = ["PROJECT", "PUBLISHED", "STATE", "TAG", "add", "add_blocks", "bit_count", "place", "refill", "remove_blocks"]
 
 STATE: Final = 0
 """Facet: value is `models.state`."""
@@ -62,15 +62,15 @@ def add(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, in
 
 def add_blocks(connection: sqlite3.Connection, blocks: Mapping[tuple[int, int, int], int]) -> None:
     """Add models to sets: facet, value and block to the bits of the models, as `place` gives them."""
-    connection.executemany(_ADD, sorted((*where, _signed(bits)) for where, bits in blocks.items()))
+    if blocks:
+        connection.executemany(_ADD, sorted((*where, _signed(bits)) for where, bits in blocks.items()))
 
 
-def remove(connection: sqlite3.Connection, model: int, sets: Iterable[tuple[int, int]]) -> None:
-    """Take a model out of sets (facet, value); where it is not, nothing changes. Part of the caller's transaction."""
-    block, bit = place(model)
-    for facet, value in sets:
-        if connection.execute(_REMOVE, (_signed(bit), facet, value, block)).rowcount:
-            connection.execute(_FORGET_EMPTY, (facet, value, block))
+def remove_blocks(connection: sqlite3.Connection, blocks: Mapping[tuple[int, int, int], int]) -> None:
+    """Take models out of sets: facet, value and block to the bits of the models, as `place` gives them."""
+    if blocks:
+        connection.executemany(_REMOVE, sorted((_signed(bits), *where) for where, bits in blocks.items()))
+        connection.executemany(_FORGET_EMPTY, sorted(blocks))
 
 
 def place(model: int) -> tuple[int, int]:

@@ -25,7 +25,9 @@ _JSON_FIELDS: Final = frozenset(("labels", "config", "script", "runtime"))
 _FLAGS: Final = frozenset(("package", "deleted"))
 _COLUMNS: Final = ("key", "id", "state", "tags", "system_tags", "created_op", "created", "updated", *MODEL_FIELDS)
 _INSERT: Final = f"INSERT INTO models ({', '.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
-_PROJECT: Final = MODEL_FIELDS.index("project")
+_POSITIONS: Final = {field: position for position, field in enumerate(MODEL_FIELDS)}
+_PROJECT: Final = _POSITIONS["project"]
+_NOTHING: Final[list[Any]] = [0 if field in _FLAGS else None for field in MODEL_FIELDS]
 
 
 def insert_models(
@@ -65,9 +67,15 @@ class _Rows:
         entity, changes, clock = operation.entity, operation.changes, clock_of(operation.stamp)
         tags: list[str] = []
         system_tags: list[str] = []
+        values: list[Any] = _NOTHING.copy()
         for change, value in changes.items():
+            if value is None:
+                continue
             prefix, colon, name = change.partition(":")
-            if not colon or value is None:
+            if not colon:
+                position = _POSITIONS.get(change)
+                if position is not None:
+                    values[position] = self._value(change, value)
                 continue
             if prefix == "tag":
                 tags.append(name)
@@ -80,7 +88,6 @@ class _Rows:
         system_tags.sort()
         state = state_of(changes.get("deleted"), "archived" in system_tags)
         keys = [self._tag(name) for name in tags]
-        values = [self._value(field, changes.get(field)) for field in MODEL_FIELDS]
         self._models.append((key, entity, state, cell(tags), cell(system_tags), seq, clock, clock, *values))
         self._model_tags.extend((tag, key, seq) for tag in keys)
         if state in tagging.WALKED:
@@ -108,7 +115,7 @@ class _Rows:
         return key
 
     def _value(self, field: str, value: Any) -> Any:
-        if field != "project" or value is None:
+        if field != "project":
             return column(self._connection, field, value)
         if value not in self._projects:
             self._projects[value] = find_project(self._connection, value)

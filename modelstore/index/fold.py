@@ -16,7 +16,6 @@ The same rules over plain dictionaries are in `modelstore.testing.reference`; te
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any, Final
 
 from modelstore.ids import clock_of, project_id
@@ -28,81 +27,68 @@ from modelstore.index.creation import (
     find_project,
     insert_models,
     metadata_row,
-    sets_of,
     state_of,
 )
 from modelstore.index.driver import sqlite3
 from modelstore.index.ops import of_entity
+from modelstore.index.rows import TABLES, Row, Rows, find, tags_cell
 from modelstore.index.schema import INCOMPLETE, TRIGGERS
 from modelstore.records.conflicts import find_conflicts
-from modelstore.records.operations import FROZEN_FIELDS, MODEL_FIELDS, PROJECT_FIELDS, TASK_FIELDS, Operation
+from modelstore.records.operations import FROZEN_FIELDS, TASK_FIELDS, Operation
 
 __all__ = ["apply", "reconcile", "winners"]
 
 _FROZEN: Final = frozenset(FROZEN_FIELDS)
-_FIELDS: Final[dict[str, tuple[str, ...]]] = {"model": MODEL_FIELDS, "task": TASK_FIELDS, "project": PROJECT_FIELDS}
-_TABLES: Final = {"model": "models", "task": "tasks", "project": "projects"}
 
 
-@dataclass(slots=True)
-class _Row:
-    """One entity's row while an operation is applied to it."""
-
-    kind: str
-    key: int
-    id: str
-    state: int
-    updated: int
-    created: str | None  # stamp of the creation
-    published: str | None  # stamp of the publication
-    stamps: dict[str, str]
-    project: int | None
-
-
-def apply(connection: sqlite3.Connection, operation: Operation, seq: int) -> None:
+def apply(rows: Rows, operation: Operation, seq: int) -> bool:
     """Let one operation, already in the journal as number ``seq``, change the index.
 
-    Part of the caller's transaction. Applying an operation a second time changes nothing.
+    Part of the caller's transaction, before whose end the rows are written. Applying an operation a second time changes
+    nothing.
+
+    Returns:
+        Whether it certainly conflicts with nothing; False only means: look closely.
     """
     if operation.kind == "project":
-        _apply_to_project(connection, operation)
-        return
-    row = _find(connection, operation.kind, operation.entity)
+        _apply_to_project(rows.connection, operation)
+        return False
+    row = rows.get(operation.kind, operation.entity)
     creates = operation.action == "create"
-    if row is None and creates:
-        _insert(connection, operation, seq)
-    elif row is None:
-        cursor = connection.execute(
-            f"INSERT INTO {_TABLES[operation.kind]} (id, state) VALUES (?, ?)", (operation.entity, INCOMPLETE)
-        )
-        if operation.kind == "model" and cursor.lastrowid is not None:
-            bitmaps.add(connection, cursor.lastrowid, [(bitmaps.STATE, INCOMPLETE)])
+    settled = True
+    if row is None:
+        _insert(rows, operation, seq) if creates else _insert_incomplete(rows, operation)
+        settled = creates
     elif operation.action == "report":
         pass
     elif creates and (row.created is None or operation.stamp < row.created):
-        _refold(connection, row)
+        _refold(rows, row)
+        settled = False
     elif row.created is not None and operation.stamp != row.created:
-        _edit(connection, row, operation, seq)
+        settled = _edit(rows, row, operation, seq)
+    else:
+        settled = False
     if operation.action == "report":
-        reports.add(connection, operation, seq)
-
-
-def _find(connection: sqlite3.Connection, kind: str, entity: str) -> _Row | None:
-    row = connection.execute(
-        "SELECT e.key, e.state, e.updated, c.stamp, p.stamp, e.stamps, e.project"
-        f" FROM {_TABLES[kind]} AS e LEFT JOIN ops AS c ON c.seq = e.created_op"
-        " LEFT JOIN ops AS p ON p.seq = e.published_op WHERE e.id = ?",
-        (entity,),
-    ).fetchone()
-    if row is None:
-        return None
-    return _Row(kind, row[0], entity, row[1], row[2], row[3], row[4], json.loads(row[5]) if row[5] else {}, row[6])
+        reports.add(rows.connection, operation, seq)
+        return True
+    return settled
 
 
 # -- creation ----------------------------------------------------------------------------------------------------------
 
 
-def _insert(connection: sqlite3.Connection, operation: Operation, seq: int, key: int | None = None) -> None:
+def _insert_incomplete(rows: Rows, operation: Operation) -> None:
+    cursor = rows.connection.execute(
+        f"INSERT INTO {TABLES[operation.kind]} (id, state) VALUES (?, ?)", (operation.entity, INCOMPLETE)
+    )
+    if operation.kind == "model" and cursor.lastrowid is not None:
+        bitmaps.add(rows.connection, cursor.lastrowid, [(bitmaps.STATE, INCOMPLETE)])
+    rows.forget(operation.kind, operation.entity)
+
+
+def _insert(rows: Rows, operation: Operation, seq: int, key: int | None = None) -> None:
+    connection = rows.connection
+    rows.forget(operation.kind, operation.entity)
     if operation.kind == "model":
         insert_models(connection, [(seq, operation)], key)
         return
@@ -126,29 +112,27 @@ def _insert(connection: sqlite3.Connection, operation: Operation, seq: int, key:
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
     for change, value in changes.items():
         if ":" in change and value is not None:
-            _write_keyed(connection, "task", cursor.lastrowid, operation.entity, change, value, seq)
+            _write_item(connection, "task", cursor.lastrowid, operation.entity, change, value, seq)
 
 
-def _refold(connection: sqlite3.Connection, row: _Row) -> None:
+def _refold(rows: Rows, row: Row) -> None:
     """Fold everything known of one entity anew, in order of stamps, its creation first."""
-    operations = sorted(of_entity(connection, row.id), key=lambda pair: pair[1].stamp)
+    operations = sorted(of_entity(rows.connection, row.id), key=lambda pair: pair[1].stamp)
     creation = next(pair for pair in operations if pair[1].action == "create")
-    _forget(connection, row)
-    _insert(connection, creation[1], creation[0], row.key)
+    _forget(rows, row)
+    _insert(rows, creation[1], creation[0], row.key)
     for seq, operation in operations:
         if seq != creation[0]:
-            current = _find(connection, row.kind, row.id)
+            current = rows.get(row.kind, row.id)
             assert current is not None  # noqa: S101 - inserted above
-            _edit(connection, current, operation, seq)
+            _edit(rows, current, operation, seq)
 
 
-def _forget(connection: sqlite3.Connection, row: _Row) -> None:
-    table = _TABLES[row.kind]
+def _forget(rows: Rows, row: Row) -> None:
+    connection, table = rows.connection, TABLES[row.kind]
     if row.kind == "model":
-        keys = tagging.keys_of(connection, row.key)
-        sets = sets_of(row.state, keys, row.project, published=row.published is not None)
-        bitmaps.remove(connection, row.key, sets)
-        tagging.forget(connection, row.key, row.state, row.updated)
+        rows.unindex(row)
+        connection.execute("DELETE FROM model_tags WHERE model = ?", (row.key,))
         connection.execute("DELETE FROM metadata WHERE model = ?", (row.key,))
     else:
         connection.execute("DELETE FROM task_tags WHERE task = ?", (row.key,))
@@ -164,56 +148,58 @@ def _forget(connection: sqlite3.Connection, row: _Row) -> None:
 # -- edits -------------------------------------------------------------------------------------------------------------
 
 
-def _edit(connection: sqlite3.Connection, row: _Row, operation: Operation, seq: int) -> None:
-    is_model = row.kind == "model"
-    was_published = row.published is not None
-    old_keys = tagging.keys_of(connection, row.key) if is_model else []
-    changed: dict[str, Any] = _merge_fields(connection, row, operation, seq)
+def _edit(rows: Rows, row: Row, operation: Operation, seq: int) -> bool:
+    """Apply an operation that is not the creation; returns whether it certainly conflicts with nothing."""
+    plain = operation.action == "edit" and row.published is None and not row.deleted and not row.contested
+    standing = _merge_fields(rows.connection, row, operation, seq)
     touched = set()
     for change, value in operation.changes.items():
-        if ":" in change and _merge_keyed(connection, row, operation.stamp, seq, change, value):
+        if ":" not in change:
+            continue
+        stamp = _keyed_stamp(rows.connection, row, change)
+        if stamp is not None:
+            standing[change] = stamp
+        if stamp is None or stamp < operation.stamp:
+            _write_keyed(rows, row, change, value, seq)
             touched.add(change.split(":", 1)[0])
     if "tag" in touched:
-        changed["tags"] = tagging.names_cell(connection, row.key) if is_model else _task_tags(connection, row.key)
+        row.changed["tags"] = tags_cell(row) if row.kind == "model" else _task_tags(rows.connection, row.key)
     if "systag" in touched:
-        changed["system_tags"] = _system_tags(connection, row.id)
-    if "systag" in touched or "deleted" in changed:
-        changed["state"] = _state(connection, row, changed)
-    changed["updated"] = max(row.updated, clock_of(operation.stamp))
-    changed["stamps"] = json.dumps(row.stamps, separators=(",", ":")) if row.stamps else None
-    assignments = ", ".join(f"{column} = ?" for column in changed)
-    connection.execute(f"UPDATE {_TABLES[row.kind]} SET {assignments} WHERE key = ?", (*changed.values(), row.key))
-    if is_model:
-        new_keys = tagging.keys_of(connection, row.key) if "tag" in touched else old_keys
-        new = (new_keys, changed.get("state", row.state), changed["updated"])
-        tagging.reindex(connection, row.key, (old_keys, row.state, row.updated), new)
-        before = sets_of(row.state, old_keys, row.project, published=was_published)
-        after = sets_of(new[1], new_keys, changed.get("project", row.project), published=row.published is not None)
-        bitmaps.remove(connection, row.key, before - after)
-        bitmaps.add(connection, row.key, after - before)
+        row.changed["system_tags"] = _system_tags(rows.connection, row.id)
+    if "systag" in touched or "deleted" in row.changed:
+        row.state = row.changed["state"] = _state(rows.connection, row)
+    row.updated = row.changed["updated"] = max(row.updated, clock_of(operation.stamp))
+    row.changed["stamps"] = json.dumps(row.stamps, separators=(",", ":")) if row.stamps else None
+    return plain and standing == operation.parents
 
 
-def _merge_fields(connection: sqlite3.Connection, row: _Row, operation: Operation, seq: int) -> dict[str, Any]:
-    """Decide field by field; returns the columns to write and updates the row's stamps."""
+def _merge_fields(connection: sqlite3.Connection, row: Row, operation: Operation, seq: int) -> dict[str, str]:
+    """Decide field by field; returns the stamps that decided them before."""
     assert row.created is not None  # noqa: S101 - only existing entities are edited
-    changed: dict[str, Any] = {}
+    standing: dict[str, str] = {}
+    is_model = row.kind == "model"
     if operation.action == "publish" and (row.published is None or operation.stamp < row.published):
-        changed["published_op"] = seq
-        if row.kind == "model":
+        row.changed["published_op"] = seq
+        if is_model:
             for field in FROZEN_FIELDS:
-                changed[field] = column(connection, field, operation.changes.get(field))
+                row.changed[field] = column(connection, field, operation.changes.get(field))
                 row.stamps.pop(field, None)  # no stamp decides it any more
-            row.published = operation.stamp
-    frozen = _FROZEN if row.kind == "model" and (row.published or operation.action == "publish") else frozenset[str]()
+        row.published = operation.stamp
+    frozen = _FROZEN if is_model and row.published is not None else frozenset[str]()
     for field, value in operation.changes.items():
         if ":" in field:
             continue
         if field == "project":
             find_project(connection, value)
-        if field not in frozen and operation.stamp > row.stamps.get(field, row.created):
-            changed[field] = column(connection, field, value)
+        standing[field] = row.stamps.get(field, row.created)
+        if field not in frozen and operation.stamp > standing[field]:
+            row.changed[field] = stored = column(connection, field, value)
             row.stamps[field] = operation.stamp
-    return changed
+            if field == "project":
+                row.project = stored
+            elif field == "deleted":
+                row.deleted = stored
+    return standing
 
 
 def _apply_to_project(connection: sqlite3.Connection, operation: Operation) -> None:
@@ -234,73 +220,68 @@ def _apply_to_project(connection: sqlite3.Connection, operation: Operation) -> N
     connection.execute(f"UPDATE projects SET {assignments} WHERE key = ?", (*changed.values(), row[0]))
 
 
-def _state(connection: sqlite3.Connection, row: _Row, changed: dict[str, Any]) -> int:
-    deleted = changed.get("deleted")
-    if deleted is None:
-        found = connection.execute(f"SELECT deleted FROM {_TABLES[row.kind]} WHERE key = ?", (row.key,)).fetchone()
-        deleted = found[0]
+def _state(connection: sqlite3.Connection, row: Row) -> int:
     archived = connection.execute(
         "SELECT 1 FROM items WHERE entity = ? AND key = 'systag:archived' AND value IS NOT NULL", (row.id,)
     ).fetchone()
-    return state_of(deleted, archived)
+    return state_of(row.deleted, archived)
 
 
 # -- keyed values ------------------------------------------------------------------------------------------------------
 
-
-def _merge_keyed(connection: sqlite3.Connection, row: _Row, stamp: str, seq: int, change: str, value: Any) -> bool:
-    """Let one keyed value be decided; returns whether it was written."""
-    current = _keyed_stamp(connection, row.kind, row.key, row.id, change)
-    if current is not None and current >= stamp:
-        return False
-    if value is None:
-        _erase_keyed(connection, row.kind, row.key, row.id, change)
-        _set_item(connection, row.id, change, None, seq)
-    else:
-        if not _lives_in_items(change):
-            connection.execute("DELETE FROM items WHERE entity = ? AND key = ?", (row.id, change))
-        _write_keyed(connection, row.kind, row.key, row.id, change, value, seq)
-    return True
+_ITEM_STAMP: Final = "SELECT stamp FROM items JOIN ops ON ops.seq = op WHERE items.entity = ? AND items.key = ?"
+"""Of what lives in `items`, and of what was removed."""
+_KEYED_STAMP: Final[dict[tuple[str, str], str]] = {
+    ("model", "tag"): "SELECT stamp FROM model_tags AS t JOIN ops ON ops.seq = t.op WHERE t.model = ? AND t.tag ="
+    " (SELECT key FROM tags WHERE name = ?)",
+    ("task", "tag"): "SELECT stamp FROM task_tags AS t JOIN ops ON ops.seq = t.op WHERE t.task = ? AND t.tag ="
+    " (SELECT key FROM tags WHERE name = ?)",
+    ("model", "meta"): "SELECT stamp FROM metadata AS m JOIN ops ON ops.seq = m.op WHERE m.model = ? AND m.key = ?",
+    ("task", "link"): "SELECT stamp FROM links AS l JOIN ops ON ops.seq = l.op WHERE l.task = ? AND l.direction = ?"
+    " AND l.name = ?",
+}
 
 
-def _lives_in_items(change: str) -> bool:
-    return change.startswith(("systag:", "param:", "config:", "resolved:"))
-
-
-def _keyed_stamp(connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str) -> str | None:
+def _keyed_stamp(connection: sqlite3.Connection, row: Row, change: str) -> str | None:
     """Return the stamp of the operation that decides a keyed value now; None when there was none."""
     prefix, _, name = change.partition(":")
-    row = connection.execute(
-        "SELECT stamp FROM items JOIN ops ON ops.seq = op WHERE items.entity = ? AND items.key = ?", (entity, change)
-    ).fetchone()
-    if row is None and prefix == "tag":
-        table, owner = ("model_tags", "model") if kind == "model" else ("task_tags", "task")
-        row = connection.execute(
-            f"SELECT stamp FROM {table} AS t JOIN ops ON ops.seq = t.op"
-            f" WHERE t.{owner} = ? AND t.tag = (SELECT key FROM tags WHERE name = ?)",
-            (key, name),
-        ).fetchone()
-    elif row is None and prefix == "meta":
-        row = connection.execute(
-            "SELECT stamp FROM metadata AS m JOIN ops ON ops.seq = m.op WHERE m.model = ? AND m.key = ?", (key, name)
-        ).fetchone()
-    elif row is None and prefix == "link":
-        direction, _, link = name.partition(":")
-        row = connection.execute(
-            "SELECT stamp FROM links AS l JOIN ops ON ops.seq = l.op"
-            " WHERE l.task = ? AND l.direction = ? AND l.name = ?",
-            (entity, direction, link),
-        ).fetchone()
-    return None if row is None else row[0]
+    sql = _ITEM_STAMP
+    values: list[Any] = [row.id, change]
+    elsewhere = _KEYED_STAMP.get((row.kind, prefix))
+    if elsewhere is not None:
+        sql = f"{sql} UNION ALL {elsewhere}"
+        values += [row.id, *name.split(":", 1)] if prefix == "link" else [row.key, name]
+    found = connection.execute(sql, values).fetchone()
+    return None if found is None else found[0]
 
 
-def _write_keyed(
+def _write_keyed(rows: Rows, row: Row, change: str, value: Any, seq: int) -> None:
+    """Let an operation be the one that decides a keyed value."""
+    connection = rows.connection
+    prefix, _, name = change.partition(":")
+    if value is None:
+        _set_item(connection, row.id, change, None, seq)
+    elif (row.kind, prefix) in _KEYED_STAMP:
+        connection.execute("DELETE FROM items WHERE entity = ? AND key = ?", (row.id, change))
+    if row.kind == "model" and prefix == "tag":
+        tag = rows.tag(name)
+        if value is None:
+            tagging.remove(connection, row.key, tag)
+            row.tags.pop(tag, None)
+        else:
+            tagging.add(connection, row.key, tag, seq)
+            row.tags[tag] = name
+    elif value is None:
+        _erase_item(connection, row, change)
+    else:
+        _write_item(connection, row.kind, row.key, row.id, change, value, seq)
+
+
+def _write_item(
     connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str, value: Any, seq: int
 ) -> None:
     prefix, _, name = change.partition(":")
-    if prefix == "tag" and kind == "model":
-        tagging.add(connection, key, name, seq)
-    elif prefix == "tag":
+    if prefix == "tag" and kind == "task":
         connection.execute(
             "INSERT INTO task_tags VALUES (?,?,?) ON CONFLICT DO UPDATE SET op = excluded.op",
             (tagging.tag_key(connection, name), key, seq),
@@ -315,19 +296,17 @@ def _write_keyed(
         _set_item(connection, entity, change, value, seq)
 
 
-def _erase_keyed(connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str) -> None:
+def _erase_item(connection: sqlite3.Connection, row: Row, change: str) -> None:
     prefix, _, name = change.partition(":")
-    if prefix == "tag" and kind == "model":
-        tagging.remove(connection, key, name)
-    elif prefix == "tag":
+    if prefix == "tag":
         connection.execute(
-            "DELETE FROM task_tags WHERE task = ? AND tag = (SELECT key FROM tags WHERE name = ?)", (key, name)
+            "DELETE FROM task_tags WHERE task = ? AND tag = (SELECT key FROM tags WHERE name = ?)", (row.key, name)
         )
     elif prefix == "meta":
-        connection.execute("DELETE FROM metadata WHERE model = ? AND key = ?", (key, name))
+        connection.execute("DELETE FROM metadata WHERE model = ? AND key = ?", (row.key, name))
     elif prefix == "link":
         direction, _, link = name.partition(":")
-        connection.execute("DELETE FROM links WHERE task = ? AND direction = ? AND name = ?", (entity, direction, link))
+        connection.execute("DELETE FROM links WHERE task = ? AND direction = ? AND name = ?", (row.id, direction, link))
 
 
 def _set_item(connection: sqlite3.Connection, entity: str, change: str, value: Any, seq: int) -> None:
@@ -360,13 +339,13 @@ def winners(connection: sqlite3.Connection, kind: str, entity: str, changes: lis
         row = connection.execute("SELECT stamps FROM projects WHERE id = ?", (entity,)).fetchone()
         stamps = json.loads(row[0]) if row is not None and row[0] else {}
         return {key: stamps[key] for key in changes if key in stamps}
-    found = _find(connection, kind, entity)
+    found = find(connection, kind, entity)
     if found is None or found.created is None:
         return {}
     result = {}
     for change in changes:
         if ":" in change:
-            stamp = _keyed_stamp(connection, kind, found.key, entity, change)
+            stamp = _keyed_stamp(connection, found, change)
             if stamp is not None:
                 result[change] = stamp
         elif kind == "model" and found.published is not None and change in _FROZEN:
@@ -378,7 +357,7 @@ def winners(connection: sqlite3.Connection, kind: str, entity: str, changes: lis
 
 def all_winners(connection: sqlite3.Connection, kind: str, entity: str) -> dict[str, str]:
     """Return the deciding stamp of every key of an entity that has been set: what a deletion has seen."""
-    found = _find(connection, kind, entity)
+    found = find(connection, kind, entity)
     if found is None or found.created is None:
         return {}
     keys = {k for _, operation in of_entity(connection, entity) for k in operation.changes}

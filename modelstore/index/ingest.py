@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from modelstore.index import fold, ops, texts
 from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
 from modelstore.index.heads import note_arrivals, raise_own
+from modelstore.index.rows import Rows
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
 from modelstore.records.operations import Operation, check_operation
 
-__all__ = ["Creations", "Ingested", "append_own", "ingest", "rebuild"]
+__all__ = ["Ingested", "append_own", "ingest", "rebuild"]
 
 _FROZEN_GUARDS = ("models_published_frozen", "models_published_once", "models_published_kept")
-_TOGETHER: Final = 1_000
-"""Creations that are written together: more gain little, and all of them are held in memory."""
+_TOGETHER: Final = 2_000
+"""Operations that are taken in together: more gain little, and all of them are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +32,6 @@ class Ingested:
     entities: frozenset[str]
 
 
-class Creations:
-    """Gathers creations of new models that follow one another, so that they are written together.
-
-    Args:
-        connection: Inside a write transaction.
-        journal: Whether the operations go into the journal too; False where they come from it.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, *, journal: bool = True) -> None:
-        self._connection = connection
-        self._journal = journal
-        self._waiting: dict[str, tuple[int, Operation]] = {}
-        self._stamps: set[str] = set()
-
-    def __contains__(self, operation: Operation) -> bool:
-        """Tell whether an operation waits here, or one on its entity."""
-        return operation.entity in self._waiting or operation.stamp in self._stamps
-
-    def add(self, operation: Operation, seq: int = 0) -> None:
-        """Take in the creation of a model that has no row, and of which nothing waits here."""
-        self._waiting[operation.entity] = seq, operation
-        self._stamps.add(operation.stamp)
-        if len(self._waiting) >= _TOGETHER:
-            self.write()
-
-    def write(self) -> None:
-        """Write what waits."""
-        if not self._waiting:
-            return
-        waiting = list(self._waiting.values())
-        if self._journal:
-            operations = [operation for _, operation in waiting]
-            waiting = list(zip(ops.append(self._connection, operations), operations, strict=True))
-        insert_models(self._connection, waiting)
-        self._waiting.clear()
-        self._stamps.clear()
-
-
 def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) -> range:
     """Append and apply operations made here, which by construction have seen everything that is here.
 
@@ -76,21 +40,39 @@ def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) 
     """
     numbers = ops.append(connection, operations)
     raise_own(connection, operations)
-    creations = Creations(connection, journal=False)
-    fresh = _without_row(connection, operations)
-    for seq, operation in zip(numbers, operations, strict=True):
-        if operation.entity in fresh and operation.action == "create" and operation not in creations:
-            creations.add(operation, seq)
-            fresh.discard(operation.entity)
-            continue
-        creations.write()
-        fold.apply(connection, operation, seq)
-        if operation.action == "report":
-            continue
-        if connection.execute("SELECT 1 FROM conflicts WHERE entity = ? LIMIT 1", (operation.entity,)).fetchone():
-            fold.reconcile(connection, operation.entity)
-    creations.write()
+    _fold_in(connection, list(zip(numbers, operations, strict=True)))
+    touched = {operation.entity for operation in operations if operation.action != "report"}
+    contested = connection.execute(
+        "SELECT DISTINCT entity FROM conflicts WHERE entity IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(touched)),),
+    )
+    for (entity,) in contested.fetchall():
+        fold.reconcile(connection, entity)
     return numbers
+
+
+def _fold_in(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Operation]]) -> set[str]:
+    """Let operations that are in the journal change the index: new models together, and first.
+
+    Returns:
+        The entities that may be in conflict.
+    """
+    fresh = _without_row(connection, [operation for _, operation in numbered])
+    created: list[tuple[int, Operation]] = []
+    others: list[tuple[int, Operation]] = []
+    for seq, operation in numbered:
+        if operation.kind == "model" and operation.action == "create" and operation.entity in fresh:
+            fresh.discard(operation.entity)
+            created.append((seq, operation))
+        else:
+            others.append((seq, operation))
+    if created:
+        insert_models(connection, created)
+    rows = Rows(connection)
+    rows.read(operation for _, operation in others)
+    doubtful = {operation.entity for seq, operation in others if not fold.apply(rows, operation, seq)}
+    rows.write()
+    return doubtful
 
 
 def _without_row(connection: sqlite3.Connection, operations: Sequence[Operation]) -> set[str]:
@@ -130,53 +112,35 @@ def ingest(
     new: list[str] = []
     touched: set[str] = set()
     doubtful: set[str] = set()
-    creations = Creations(connection)
-    for operation in operations:
+    arriving = iter(operations)
+    while some := list(islice(arriving, _TOGETHER)):
         if not checked:
-            check_operation(operation)
-        if operation in creations:
-            creations.write()
-        if ops.contains(connection, operation.stamp):
-            known += 1
-            continue
-        new.append(operation.stamp)
-        touched.add(operation.entity)
-        if operation.action == "create" and operation.kind == "model" and not _has_row(connection, operation):
-            creations.add(operation)
-            continue
-        creations.write()
-        if not _has_seen_everything(connection, operation):
-            doubtful.add(operation.entity)
-        (seq,) = ops.append(connection, [operation])
-        fold.apply(connection, operation, seq)
-    creations.write()
+            for operation in some:
+                check_operation(operation)
+        unknown = _unknown(connection, some)
+        known += len(some) - len(unknown)
+        new += [operation.stamp for operation in unknown]
+        touched.update(operation.entity for operation in unknown)
+        numbers = ops.append(connection, unknown)
+        doubtful |= _fold_in(connection, list(zip(numbers, unknown, strict=True)))
     for entity in doubtful:
         fold.reconcile(connection, entity)
     note_arrivals(connection, new, heads or {})
     return Ingested(len(new), known, frozenset(touched))
 
 
-def _has_row(connection: sqlite3.Connection, operation: Operation) -> bool:
-    return connection.execute("SELECT 1 FROM models WHERE id = ?", (operation.entity,)).fetchone() is not None
-
-
-def _has_seen_everything(connection: sqlite3.Connection, operation: Operation) -> bool:
-    """Tell cheaply that an operation conflicts with nothing here; False only means: look closely."""
-    if operation.action == "report":
-        return True
-    if operation.kind == "project":
-        return not ops.of_entity(connection, operation.entity)
-    table = {"model": "models", "task": "tasks"}[operation.kind]
-    row = connection.execute(
-        f"SELECT created_op, published_op, deleted FROM {table} WHERE id = ?", (operation.entity,)
-    ).fetchone()
-    if row is None:
-        return operation.action == "create"
-    if row[0] is None or row[1] is not None or row[2] or operation.action != "edit":
-        return False
-    if connection.execute("SELECT 1 FROM conflicts WHERE entity = ? LIMIT 1", (operation.entity,)).fetchone():
-        return False
-    return fold.winners(connection, operation.kind, operation.entity, list(operation.changes)) == operation.parents
+def _unknown(connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operations that are not in the journal, each once."""
+    found: dict[str, Operation] = {}
+    for operation in operations:
+        found.setdefault(operation.stamp, operation)
+    known = connection.execute(
+        "SELECT ops.stamp FROM json_each(?) AS wanted CROSS JOIN ops ON ops.stamp = wanted.value",
+        (json.dumps(list(found)),),
+    )
+    for (stamp,) in known.fetchall():
+        del found[stamp]
+    return list(found.values())
 
 
 def rebuild(connection: sqlite3.Connection) -> int:
@@ -193,21 +157,12 @@ def rebuild(connection: sqlite3.Connection) -> int:
         connection.execute(TRIGGERS[trigger])
     texts.forget(connection)
     count = 0
-    entities: set[str] = set()
-    edited: set[str] = set()
-    creations = Creations(connection, journal=False)
-    for seq, operation in ops.read(connection):
-        count += 1
-        if operation.entity not in entities and operation.action == "create" and operation.kind == "model":
-            creations.add(operation, seq)
-        else:
-            creations.write()
-            fold.apply(connection, operation, seq)
-            if operation.entity in entities:
-                edited.add(operation.entity)
-        entities.add(operation.entity)
-    creations.write()
-    for entity in edited:
+    doubtful: set[str] = set()
+    arriving = ops.read(connection)
+    while some := list(islice(arriving, _TOGETHER)):
+        count += len(some)
+        doubtful |= _fold_in(connection, some)
+    for entity in doubtful:
         fold.reconcile(connection, entity)
     while texts.behind(connection) > 0:
         texts.take_in(connection)

@@ -6,16 +6,19 @@ only), `tags` the names with their frequencies, and `models.tags` the names once
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import ARCHIVED, VISIBLE
 
-__all__ = ["WALKED", "add", "count", "forget", "reindex", "remove", "tag_key"]
+__all__ = ["WALKED", "Walked", "add", "count", "reindex", "remove", "tag_key"]
 
 WALKED = (VISIBLE, ARCHIVED)
 """States of the models that `tag_walk` has."""
+
+Walked = tuple[Iterable[int], int, int]
+"""Keys of a model's tags, its state, and the clock reading of its last change."""
 
 _COUNTER = {VISIBLE: "visible", ARCHIVED: "archived"}
 
@@ -31,77 +34,50 @@ def tag_key(connection: sqlite3.Connection, name: str) -> int:
     return cursor.lastrowid
 
 
-def add(connection: sqlite3.Connection, model: int, name: str, op: int) -> None:
+def add(connection: sqlite3.Connection, model: int, tag: int, op: int) -> None:
     """Add one tag, or let a later operation be the one that added it; `reindex` must follow."""
     connection.execute(
-        "INSERT INTO model_tags VALUES (?,?,?) ON CONFLICT DO UPDATE SET op = excluded.op",
-        (tag_key(connection, name), model, op),
+        "INSERT INTO model_tags VALUES (?,?,?) ON CONFLICT DO UPDATE SET op = excluded.op", (tag, model, op)
     )
 
 
-def remove(connection: sqlite3.Connection, model: int, name: str) -> None:
+def remove(connection: sqlite3.Connection, model: int, tag: int) -> None:
     """Take one tag away, if it is there; `reindex` must follow."""
-    connection.execute(
-        "DELETE FROM model_tags WHERE model = ? AND tag = (SELECT key FROM tags WHERE name = ?)", (model, name)
-    )
+    connection.execute("DELETE FROM model_tags WHERE model = ? AND tag = ?", (model, tag))
 
 
-def keys_of(connection: sqlite3.Connection, model: int) -> list[int]:
-    """Return the keys of a model's tags."""
-    return [row[0] for row in connection.execute("SELECT tag FROM model_tags WHERE model = ?", (model,))]
-
-
-def reindex(
-    connection: sqlite3.Connection,
-    model: int,
-    old: tuple[Iterable[int], int, int],
-    new: tuple[Iterable[int], int, int],
-) -> None:
+def reindex(connection: sqlite3.Connection, changes: Iterable[tuple[int, Walked, Walked]]) -> None:
     """Bring the walk and the frequencies from one situation to the next.
 
     Args:
         connection: Inside a write transaction.
-        model: The model's key.
-        old: Tag keys, state and clock reading of the last change, as they were.
-        new: The same, as they are now.
+        changes: Of each model its key and, as they were and as they are now, the keys of its tags, its state and the
+            clock reading of its last change.
     """
-    if (set(old[0]), old[1], old[2]) == (set(new[0]), new[1], new[2]):
-        return
-    _unwalk(connection, model, old[0], old[1], old[2])
-    _walk(connection, model, new[0], new[1], new[2])
-
-
-def names_cell(connection: sqlite3.Connection, model: int) -> str:
-    """Return the model's tag names as the JSON text of `models.tags`."""
-    rows = connection.execute(
-        "SELECT name FROM model_tags JOIN tags ON tags.key = model_tags.tag WHERE model = ? ORDER BY name", (model,)
+    gone: list[tuple[int, int, int, int]] = []
+    come: list[tuple[int, int, int, int]] = []
+    more: Counter[tuple[int, int]] = Counter()
+    for model, old, new in changes:
+        before, after = _entries(model, old), _entries(model, new)
+        gone += before - after
+        come += after - before
+        more.subtract(entry[:2] for entry in before)
+        more.update(entry[:2] for entry in after)
+    connection.executemany(
+        "DELETE FROM tag_walk WHERE tag = ? AND state = ? AND updated = ? AND model = ?", sorted(gone)
     )
-    return json.dumps([row[0] for row in rows], ensure_ascii=False, separators=(",", ":"))
-
-
-def forget(connection: sqlite3.Connection, model: int, state: int, updated: int) -> None:
-    """Remove every trace of a model's tags."""
-    _unwalk(connection, model, keys_of(connection, model), state, updated)
-    connection.execute("DELETE FROM model_tags WHERE model = ?", (model,))
+    connection.executemany("INSERT INTO tag_walk VALUES (?,?,?,?)", sorted(come))
+    count(connection, more)
 
 
 def count(connection: sqlite3.Connection, more: Mapping[tuple[int, int], int]) -> None:
     """Change frequencies: tag and state to how many models more (or, below zero, fewer) carry it."""
     for state, column in _COUNTER.items():
-        changes = [(number, tag) for (tag, where), number in more.items() if where == state]
-        connection.executemany(f"UPDATE tags SET {column} = {column} + ? WHERE key = ?", changes)
+        changes = [(number, tag) for (tag, where), number in more.items() if where == state and number]
+        if changes:
+            connection.executemany(f"UPDATE tags SET {column} = {column} + ? WHERE key = ?", changes)
 
 
-def _walk(connection: sqlite3.Connection, model: int, keys: Iterable[int], state: int, updated: int) -> None:
-    if state in WALKED:
-        connection.executemany("INSERT INTO tag_walk VALUES (?,?,?,?)", [(k, state, updated, model) for k in keys])
-        count(connection, {(key, state): 1 for key in keys})
-
-
-def _unwalk(connection: sqlite3.Connection, model: int, keys: Iterable[int], state: int, updated: int) -> None:
-    if state in WALKED:
-        connection.executemany(
-            "DELETE FROM tag_walk WHERE tag = ? AND state = ? AND updated = ? AND model = ?",
-            [(k, state, updated, model) for k in keys],
-        )
-        count(connection, {(key, state): -1 for key in keys})
+def _entries(model: int, situation: Walked) -> set[tuple[int, int, int, int]]:
+    tags, state, updated = situation
+    return {(tag, state, updated, model) for tag in tags} if state in WALKED else set()

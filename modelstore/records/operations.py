@@ -86,6 +86,13 @@ _TEXT_FIELDS: Final = frozenset(
 )  # fmt: skip
 _INT_FIELDS: Final = frozenset(("size", "iteration", "last_iteration", "started", "completed"))
 _BOOL_FIELDS: Final = frozenset(("package", "deleted"))
+_TYPES: Final[dict[str, dict[str, type]]] = {
+    kind: {
+        field: str if field in _TEXT_FIELDS else bool if field in _BOOL_FIELDS else dict
+        for field in fields - _INT_FIELDS
+    }
+    for kind, fields in _FIELDS.items()
+}
 _MAX_INT: Final = 2**63 - 1
 
 
@@ -195,8 +202,11 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
     if operation.action == "report":
         _check_report(operation, refuse)
         return
+    types = _TYPES[operation.kind]
     for key, value in operation.changes.items():
-        _check_change(operation.kind, key, value, refuse)
+        # What nearly all changes are: a value of the field's type. Whatever else there is, is looked at closely.
+        if types.get(key) is not type(value):
+            _check_change(operation.kind, key, value, refuse)
     for key, stamp in operation.parents.items():
         if key not in operation.changes and operation.action != "delete":
             raise refuse(f"a parent for {key!r}, which it does not change")
@@ -243,8 +253,8 @@ def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa
         if key in ("labels", "config", "script", "runtime") and not isinstance(value, dict):
             raise refuse(f"{key!r} is not an object")
         return
-    prefix = next((p for p in PREFIXES[kind] if key.startswith(p)), None)
-    if prefix is None or len(key) == len(prefix):
+    prefix = key[: key.find(":", 5 if key.startswith("link:") else 0) + 1]
+    if prefix not in PREFIXES[kind] or len(key) == len(prefix):
         raise refuse(f"unknown key {key[:100]!r}")
     if value is None:
         return

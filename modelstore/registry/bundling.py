@@ -159,7 +159,7 @@ def import_models(registry: Registry, source: str | os.PathLike[str]) -> Importe
             with registry.database.write():
                 if not _absent(registry, bundle):  # else somebody collected old garbage of the same bytes
                     sys.audit("modelstore.step", "bundling.import.3")
-                    taken = registry.ingest(_operations(bundle))
+                    taken = registry.ingest(_operations(bundle), checked=True)
         models = tuple(str(one) for one in bundle.manifest.get("models", ()))
     return Imported(models, taken.new, taken.known, brought, missing)
 

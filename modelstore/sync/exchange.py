@@ -190,7 +190,8 @@ class _Exchange:
             moved.left.update(o.actor for o in refused)
             left.update(o.stamp[16:] for o in refused)
         # What is left out stays unknown to the receiver, so he may say nothing about its writers.
-        return Parcel(operations, {writer: stamp for writer, stamp in heads.items() if writer not in left})
+        heads = {writer: stamp for writer, stamp in heads.items() if writer not in left}
+        return Parcel(operations, heads, parcel.checked)
 
     def _parcel(self, parcel: Parcel, receiver: Partner, moved: Moved) -> None:
         if self.dry_run:

@@ -62,10 +62,17 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Operations that travel together, and what their receiver may say of himself afterwards (see `Knowledge`)."""
+    """Operations that travel together, and what their receiver may say of himself afterwards (see `Knowledge`).
+
+    Attributes:
+        operations: In order of stamps.
+        heads: By writer, the stamp up to which the receiver has everything when these have arrived.
+        checked: Whether the operations are known to obey the format, as those that `Operation.from_json` reads do.
+    """
 
     operations: list[Operation]
     heads: dict[str, str]
+    checked: bool = False
 
 
 Filters = Mapping[str, Any]
@@ -222,7 +229,7 @@ class RegistryPartner:
 
     def take_in(self, parcel: Parcel) -> Ingested:
         """Take a parcel in, in one transaction."""
-        return self.registry.ingest(parcel.operations, parcel.heads)
+        return self.registry.ingest(parcel.operations, parcel.heads, checked=parcel.checked)
 
     def select(self, filters: Filters) -> set[str]:
         """Return the ids of the models that match, archived ones too, of their parents, and of what is around them."""

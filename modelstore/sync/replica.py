@@ -171,7 +171,7 @@ class ServerJournal:
 
     def _take(self, parcel: Parcel, own: AbstractSet[str]) -> None:
         with self._registry.database.write(private=True) as connection:
-            ingest(connection, parcel.operations, parcel.heads)
+            ingest(connection, parcel.operations, parcel.heads, checked=parcel.checked)
             # Ours, and not known here: an answer was lost, or a copy of this index went on. Never to be continued.
             for writer in {o.stamp[16:] for o in parcel.operations} & own:
                 leave(connection, writer)

@@ -76,7 +76,7 @@ def read_parcel(lines: Iterable[bytes]) -> Parcel:
     heads: dict[str, str] = {}
     for parcel in found:
         heads.update(parcel.heads)
-    return Parcel(operations, heads)
+    return Parcel(operations, heads, checked=True)
 
 
 def read_parcels(lines: Iterable[bytes]) -> Iterator[Parcel]:
@@ -96,7 +96,7 @@ def read_parcels(lines: Iterable[bytes]) -> Iterator[Parcel]:
             continue
         mark = _mark(text)
         if "heads" in mark:
-            yield Parcel(operations, _heads(mark["heads"]))
+            yield Parcel(operations, _heads(mark["heads"]), checked=True)
             operations = []
         elif "error" in mark:
             raise StorageUnavailableError(f"The other side could not go on: {mark['error']}")

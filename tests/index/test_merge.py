@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -182,16 +183,17 @@ def test_operations_that_arrive_again_change_nothing(database: Database, history
     assert folded(database, doubled, [3, 1, 4]) == fold(history)
 
 
-@given(history=histories())
+@given(history=histories(), together=st.integers(1, 9))
 @settings(max_examples=share(25))
-def test_rebuilding_makes_the_same_index(database: Database, history: list[Operation]) -> None:
-    """The index is nothing but the fold of the journal."""
+def test_rebuilding_makes_the_same_index(database: Database, history: list[Operation], together: int) -> None:
+    """The index is nothing but the fold of the journal, however many operations are taken in together."""
     connection = database.connection
     connection.execute("BEGIN IMMEDIATE")
     try:
         ingest(connection, history)
         before = read_index(connection)
-        count = rebuild(connection)
+        with patch("modelstore.index.ingest._TOGETHER", together):
+            count = rebuild(connection)
         check_copies(connection)
 
         assert read_index(connection) == before

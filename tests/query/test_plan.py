@@ -547,7 +547,7 @@ def test_an_order_is_written_as_text_or_as_what_is_compared() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 200), st.integers(0, 3)), max_size=60))
 def test_bitmaps_kept_step_by_step_equal_bitmaps_made_at_once(steps: list[tuple[bool, int, int]]) -> None:
-    """`add` and `remove` against `refill`, repeated and pointless steps included."""
+    """`add` and `remove_blocks` against `refill`, repeated and pointless steps included."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.deserialize(empty_database())
         for adds, model, tag in steps:
@@ -556,7 +556,8 @@ def test_bitmaps_kept_step_by_step_equal_bitmaps_made_at_once(steps: list[tuple[
                 bitmaps.add(connection, model, [(bitmaps.TAG, tag)])
             else:
                 connection.execute("DELETE FROM model_tags WHERE tag = ? AND model = ?", (tag, model))
-                bitmaps.remove(connection, model, [(bitmaps.TAG, tag)])
+                block, bit = bitmaps.place(model)
+                bitmaps.remove_blocks(connection, {(bitmaps.TAG, tag, block): bit})
         kept = connection.execute("SELECT * FROM bitmaps ORDER BY 1, 2, 3").fetchall()
         bitmaps.refill(connection)
 
