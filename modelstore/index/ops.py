@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+from modelstore.errors import InvalidOperationError
 from modelstore.records.operations import Operation
 
 __all__ = [
@@ -47,27 +48,33 @@ def append(connection: Connection, operations: Sequence[Operation]) -> range:
 
     Returns:
         Their sequence numbers in this journal.
+
+    Raises:
+        InvalidOperationError: One has a value that no JSON has, or text that is no Unicode.
     """
     first = 1 + last_number(connection)
     numbers = range(first, first + len(operations))
-    connection.executemany(
-        f"INSERT INTO ops ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        [
-            (
-                seq,
-                operation.stamp,
-                operation.kind,
-                operation.entity,
-                operation.action,
-                _dump(operation.changes),
-                _dump(operation.parents) if operation.parents else None,
-                operation.actor,
-                operation.batch,
-                operation.batch_size,
-            )
-            for seq, operation in zip(numbers, operations, strict=True)
-        ],
-    )
+    try:
+        connection.executemany(
+            f"INSERT INTO ops ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            [
+                (
+                    seq,
+                    operation.stamp,
+                    operation.kind,
+                    operation.entity,
+                    operation.action,
+                    _dump(operation.changes),
+                    _dump(operation.parents) if operation.parents else None,
+                    operation.actor,
+                    operation.batch,
+                    operation.batch_size,
+                )
+                for seq, operation in zip(numbers, operations, strict=True)
+            ],
+        )
+    except ValueError as error:  # NaN, infinity, halves of surrogate pairs: Python reads them, and no journal has them
+        raise InvalidOperationError(f"A change has a value that cannot be written down: {error}") from error
     return numbers
 
 

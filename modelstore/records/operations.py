@@ -197,8 +197,8 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
         raise refuse("its actor is not text")
     if operation.batch is not None and not is_stamp(operation.batch):
         raise refuse("its batch is not a stamp")
-    if type(operation.batch_size) is not int or operation.batch_size < 1:
-        raise refuse("its batch size is not a positive number")
+    if type(operation.batch_size) is not int or not 1 <= operation.batch_size <= _MAX_INT:
+        raise refuse("its batch size is not a positive number of 64 bits")
     if operation.action == "report":
         _check_report(operation, refuse)
         return

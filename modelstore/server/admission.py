@@ -7,6 +7,7 @@ before it from every later exchange, so only he may raise one to whom the writer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -164,5 +165,18 @@ def _believed(connection: Any, parcel: Parcel, who: Token) -> Mapping[str, str]:
             continue
         if stamp not in brought and not ops.contains(connection, stamp):
             raise InvalidOperationError(f"The head {stamp} is of an operation that has not arrived")
-        heads[writer] = stamp
+        if who.role == "admin" or _is_whole(connection, parcel, writer):
+            heads[writer] = stamp
     return heads
+
+
+def _is_whole(connection: Any, parcel: Parcel, writer: str) -> bool:
+    """Tell whether all is here of the transactions that a writer's operations before a new head claim to be of.
+
+    Who passes them on never splits a transaction, and would gather in memory all that comes after such a one.
+    """
+    strays = connection.execute("SELECT stamp FROM strays WHERE substr(stamp, 17) = ?", (writer,)).fetchall()
+    arrived = [ops.get(connection, row[0]) for row in strays]
+    found = {o.stamp: o for o in (*arrived, *parcel.operations) if o is not None and o.stamp[16:] == writer}
+    here = Counter(operation.batch for operation in found.values())
+    return all(o.batch is None or here[o.batch] >= o.batch_size for o in found.values())

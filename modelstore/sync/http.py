@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -242,17 +243,16 @@ def _bodies(parcel: Parcel, limit: int) -> Iterator[tuple[int, bytes]]:
 
     Only the last says something about heads: until it has arrived, the receiver may not believe that he has all.
     """
+    left = Counter(operation.batch for operation in parcel.operations)  # the receiver may have others of them already
     ready: list[bytes] = []
     size = 0
     transaction: list[bytes] = []
-    unfinished: dict[str, int] = {}
+    unfinished: set[str] = set()
     for operation in parcel.operations:
         transaction.append(operation.to_json().encode() + b"\n")
         if operation.batch is not None:
-            left = unfinished.get(operation.batch, operation.batch_size) - 1
-            unfinished[operation.batch] = left
-            if left <= 0:
-                del unfinished[operation.batch]
+            left[operation.batch] -= 1
+            (unfinished.add if left[operation.batch] else unfinished.discard)(operation.batch)
         if not unfinished:
             length = sum(map(len, transaction))
             if ready and size + length > limit:
@@ -261,5 +261,4 @@ def _bodies(parcel: Parcel, limit: int) -> Iterator[tuple[int, bytes]]:
             ready += transaction
             size += length
             transaction = []
-    ready += transaction  # begun elsewhere, and not complete here either
     yield len(ready), b"".join(ready) + heads_line(parcel.heads).encode()

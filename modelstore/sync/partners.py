@@ -193,17 +193,18 @@ class RegistryPartner:
         for operation in self._newer(after, last, upto.strays, known):
             stamp = operation.stamp
             writer = stamp[16:]
-            wanted = known.heads.get(writer, "") < stamp <= writers.get(writer, "") or stamp in upto.strays
-            if not wanted or known.has(stamp):
-                continue
-            waiting.append(operation)
-            if stamp <= writers.get(writer, ""):
-                said[writer] = stamp
-            if operation.batch is not None:
+            ahead = known.heads.get(writer, "") < stamp <= writers.get(writer, "")
+            # What the other side has of a transaction counts, too. Strays are no part of one that could become whole.
+            if ahead and operation.batch is not None:
                 left = unfinished.get(operation.batch, operation.batch_size) - 1
                 unfinished[operation.batch] = left
                 if left <= 0:
                     del unfinished[operation.batch]
+            if known.has(stamp) or not (ahead or stamp in upto.strays):
+                continue
+            waiting.append(operation)
+            if ahead:
+                said[writer] = stamp
             if len(waiting) >= PARCEL and not unfinished:
                 yield Parcel(waiting, said)
                 waiting, said = [], {}

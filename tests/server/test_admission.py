@@ -96,6 +96,23 @@ def test_nobody_hides_what_another_has_yet_to_send(team: Registry, ann: Client, 
     assert ann.push(heads={_WRITER: ids.make_stamp(2**46, 0, _WRITER)}).status == 422
 
 
+def test_nobody_holds_up_what_comes_after_him(
+    team: Registry, ann: Client, people: dict[str, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever claims to begin a transaction without end is passed on by himself; others come in parcels, as ever."""
+    monkeypatch.setattr("modelstore.sync.partners.PARCEL", 2)
+    first = made("ann@laptop", ms=5)
+    endless = replace(first, batch=first.stamp, batch_size=10**9)
+    assert ann.push(endless, heads={_WRITER: endless.stamp}).status == 200
+    assert ann.push(heads={_WRITER: endless.stamp}).status == 200
+    for number in range(9):
+        team.models.create(name=str(number))
+
+    pulled = people["read"]("POST", "/v1/journal/pull", {"known": {"heads": {}, "strays": []}}).body
+    assert pulled.count(b'{"heads"') >= 5
+    assert endless.stamp.encode() in pulled
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -115,6 +132,15 @@ def test_what_no_registry_would_write_is_refused(
     answer = people["admin"].push(made("a", **changes), made("a"))
 
     assert (answer.status, word in answer.json["error"]["message"]) == (422, True)
+    assert list(team.operations()) == []
+
+
+def test_what_no_journal_can_hold_is_refused(team: Registry, people: dict[str, Client]) -> None:
+    """Python reads it, and cannot write it down."""
+    line = made("a", config={"dict": 0}).to_json()
+
+    for value in ("NaN", "-Infinity", "1e999", '"\\ud800"', '{"\\udfff": 1}'):
+        assert people["admin"].push(line.replace('"dict":0', f'"dict":{value}')).status == 422, value
     assert list(team.operations()) == []
 
 

@@ -316,6 +316,29 @@ def test_a_transaction_arrives_as_a_whole(ann: Registry, bob: Registry, monkeypa
     assert sizes == [5, 1, 0]
 
 
+def test_a_transaction_of_which_a_part_is_there_holds_nothing_up(
+    ann: Registry, bob: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What follows on it comes in parcels like anything else, wherever the transaction begins in what is read."""
+    monkeypatch.setattr("modelstore.sync.partners.PARCEL", 3)
+    bob.models.create(name="earlier")
+    with ann.transaction():
+        for number in range(3):
+            ann.models.create(name=f"first{number}", project="vision" if number == 1 else None)
+    meet(ann, bob, only={"project": "vision"})
+    with Registry(tmp_path / "cyd", actor="cyd@x") as cyd:
+        meet(cyd, bob)
+        for number in range(9):
+            ann.models.create(name=f"later{number}")
+
+        for other in (bob, cyd):
+            partner = RegistryPartner(ann)
+            parcels = list(partner.parcels(RegistryPartner(other).knowledge(), partner.knowledge()))
+            assert max(len(parcel.operations) for parcel in parcels) <= 5
+        meet(ann, bob)
+        assert read_index(ann.database.connection) == read_index(bob.database.connection)
+
+
 @pytest.mark.parametrize("road", ["folder"], indirect=True)
 @pytest.mark.parametrize("step", ["sync.exchange.1", "sync.exchange.2#2", "sync.exchange.3#2", "sync.exchange.4"])
 def test_an_exchange_that_is_killed_goes_on_where_it_was(
