@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from modelstore.cli.output import note, plain, print_json, print_json_list, prin
 from modelstore.cli.records import iso
 from modelstore.cli.session import json_option, registry_option, session_of
 from modelstore.cli.tables import Column, print_table
+
+if TYPE_CHECKING:
+    from modelstore.server import Tokens
 
 __all__ = ["serve", "token"]
 
@@ -88,9 +91,7 @@ def token_create(context: click.Context, name: str, role: Any, actors: tuple[str
       modelstore token create ann --role write
       modelstore token create cluster --role write --actor 'train@node-*'
     """
-    from modelstore.server import Tokens
-
-    secret = Tokens(session_of(context).open(context)).create(name, role, actors)
+    secret = _tokens(context).create(name, role, actors)
     if as_json:
         print_json({"name": name, "role": role, "actors": list(actors), "token": secret})
     else:
@@ -103,9 +104,7 @@ def token_create(context: click.Context, name: str, role: Any, actors: tuple[str
 @click.pass_context
 def token_ls(context: click.Context, as_json: bool) -> None:
     """List the tokens, without their secrets."""
-    from modelstore.server import Tokens
-
-    found = Tokens(session_of(context).open(context)).all()
+    found = _tokens(context).all()
     if as_json:
         print_json_list(
             {"name": one.name, "role": one.role, "actors": list(one.actors), "created": iso(one.created_at)}
@@ -122,6 +121,11 @@ def token_ls(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def token_revoke(context: click.Context, name: str) -> None:
     """Let a token open nothing any more; running servers know at once. What it brought stays."""
-    from modelstore.server import Tokens
+    _tokens(context).revoke(name)
 
-    Tokens(session_of(context).open(context)).revoke(name)
+
+def _tokens(context: click.Context) -> Tokens:
+    from modelstore.server import Tokens
+    from modelstore.server.running import open_served
+
+    return Tokens(context.with_resource(open_served(session_of(context).uri)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -12,12 +13,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from modelstore.errors import AccessDeniedError, InvalidRequestError, StorageUnavailableError, UsageError
-from modelstore.registry import open_registry
+from modelstore.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    RegistryNotFoundError,
+    StorageUnavailableError,
+    UsageError,
+)
+from modelstore.registry import Registry, open_registry
 from modelstore.server.settings import Settings, is_loopback
 from modelstore.server.tokens import Tokens
 
-__all__ = ["config", "listen", "serve"]
+__all__ = ["config", "listen", "open_served", "serve"]
 
 
 def serve(settings: Settings, ready: Callable[[str, str], object] | None = None) -> None:
@@ -61,6 +68,23 @@ def serve(settings: Settings, ready: Callable[[str, str], object] | None = None)
         shutil.rmtree(board, ignore_errors=True)
 
 
+def open_served(uri: str | None) -> Registry:
+    """Open a registry that others shall reach; none is made, since whoever mistypes its address would serve nothing.
+
+    Raises:
+        RegistryNotFoundError: There is none, or it is behind a server itself.
+    """
+    try:
+        registry = open_registry(uri, create=False)
+    except RegistryNotFoundError as error:
+        place = "" if uri is None else f" {shlex.quote(uri)}"
+        raise RegistryNotFoundError(error.message, f"Make one first: modelstore init{place}.") from error
+    if registry.server is not None:
+        registry.close()
+        raise InvalidRequestError(f"{registry.uri} is behind a server already", "Name the registry that it serves.")
+    return registry
+
+
 def _uvicorn() -> Any:
     try:
         import httptools  # noqa: F401 - looked for, as the next ones
@@ -80,7 +104,7 @@ def _who_may(settings: Settings) -> str:
     Raises:
         AccessDeniedError: Others than this machine could, and there are no tokens.
     """
-    with open_registry(settings.registry, create=False) as registry:
+    with open_served(settings.registry) as registry:
         tokens = Tokens(registry)
         wanted, count = tokens.wanted, len(tokens.all())
     if wanted:

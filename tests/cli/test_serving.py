@@ -34,6 +34,7 @@ def test_a_team_syncs_through_a_server_by_commands_alone(run: Run, team: Path, m
         assert run("remote", "login", "team", text=f"{token}\n").stdout.startswith("kept in ")
         assert "received: 1 change," in run("sync", "team").stdout
         assert json.loads(run("ls", "--json").stdout)[0]["name"] == "theirs"
+        assert "that it serves" in run("token", "ls", "--registry", server.url, code=2).stderr
         run("token", "revoke", "ann", "--registry", str(team))
         assert "not known" in run("sync", "team", code=1).stderr
         assert "forgotten" in run("remote", "logout", "team").stdout
@@ -57,7 +58,10 @@ def test_tokens_are_listed_without_their_secrets(run: Run, team: Path) -> None:
 def test_a_server_that_cannot_begin_says_why(run: Run, team: Path, tmp_path: Path) -> None:
     """In one line, before anything listens."""
     assert "token create" in run("serve", "--host", "0.0.0.0", "--registry", str(team), code=1).stderr  # noqa: S104
-    assert "no registry" in run("serve", "--registry", str(tmp_path / "none"), code=3).stderr
+    none = str(tmp_path / "no such")
+    for command in (("serve",), ("token", "create", "ann", "--role", "read"), ("token", "ls")):
+        assert f"modelstore init '{none}'" in run(*command, "--registry", none, code=3).stderr
+    assert not Path(none).exists()
     assert "together" in run("serve", "--tls-cert", "x", "--registry", str(team), code=2).stderr
     bad = tmp_path / "bad.pem"
     bad.write_text("x")
