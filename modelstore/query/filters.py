@@ -56,7 +56,7 @@ class ModelQuery:
 
     def __post_init__(self) -> None:
         limit: Any = self.limit
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < 2**63):
             raise InvalidRequestError(f"A limit is a number of 1 or more, not {self.limit!r}", "None asks for all.")
         where: Any = self.where
         if where is not None and not isinstance(where, Node):

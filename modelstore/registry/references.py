@@ -7,6 +7,7 @@ newer ones replaced) is *former*: a restoration or a look into the past may ask 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,15 @@ _PLOTS: Final = (
     " ON m.id = p.entity WHERE p.digest IS NOT NULL AND m.state IS NOT 2"
 )
 """Stored files of plots, but those of removed models."""
+_MADE_BY: Final = (
+    "SELECT DISTINCT m.task, p.name FROM json_each(?) AS wanted CROSS JOIN models AS m ON m.id = wanted.value"
+    " LEFT JOIN projects AS p ON p.key = m.project"
+)
+_LINKED_BY: Final = "SELECT DISTINCT l.task FROM json_each(?) AS wanted CROSS JOIN links AS l ON l.model = wanted.value"
+_WORKED_IN: Final = (
+    "SELECT DISTINCT p.name FROM json_each(?) AS wanted CROSS JOIN tasks AS t ON t.id = wanted.value"
+    " JOIN projects AS p ON p.key = t.project"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +90,19 @@ def is_used(database: Database, digest: str) -> bool:
     return row is not None
 
 
-def around(registry: Registry, models: list[str]) -> set[str]:
+def around(registry: Registry, models: Iterable[str]) -> set[str]:
     """Return the models, the tasks that made or use them, and the projects of both with those above."""
     found = set(models)
-    projects: set[str] = set()
-    for model_id in models:
-        record = registry.models.get(model_id)
-        tasks = {link.task for link in registry.models.links(model_id)} | ({record.task} if record.task else set())
-        found |= tasks
-        names = {record.project} | {
-            row[0]
-            for task in tasks
-            for row in registry.database.all(
-                "SELECT p.name FROM tasks AS t JOIN projects AS p ON p.key = t.project WHERE t.id = ?", (task,)
-            )
-        }
-        projects |= {name for name in names if name}
-    for name in projects:
+    everything = registry.database.all
+    wanted = (json.dumps(list(found)),)
+    rows = everything(_MADE_BY, wanted)
+    tasks = {row[0] for row in rows} | {row[0] for row in everything(_LINKED_BY, wanted)}
+    tasks.discard(None)
+    names = {row[1] for row in rows} | {row[0] for row in everything(_WORKED_IN, (json.dumps(list(tasks)),))}
+    for name in names - {None, ""}:
         parts = name.split("/")
         found |= {project_id("/".join(parts[: n + 1])) for n in range(len(parts))}
-    return found
+    return found | tasks
 
 
 def former(database: Database) -> dict[str, int]:

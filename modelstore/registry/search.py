@@ -152,6 +152,18 @@ class ModelSearch:
         row = registry.database.one(statement.sql, statement.parameters)
         return 0 if row is None else int(row[0])
 
+    def keys(self, registry: Registry) -> list[int]:
+        """Return the keys that the models which match have in the index, in order: they are found and not read.
+
+        Raises:
+            ProjectNotFoundError: There is no such project.
+            InvalidRequestError: A part is not acceptable.
+        """
+        query = self._checked(registry)
+        with registry.database.snapshot():
+            statement = plan(query, _facts(registry))
+            return [row[0] for row in registry.database.all(statement.sql, statement.parameters)]
+
     def formula(self) -> str:
         """Return the condition as a formula."""
         return explain(condition(self.query()))

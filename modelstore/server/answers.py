@@ -66,6 +66,8 @@ def answer_for(error: BaseException) -> Response | None:
     if not isinstance(error, _SERVED):
         return None
     status = status_of(error)
+    if status == 500:  # about this machine: its paths and its files are nobody's business
+        return error_answer(status, type(error).__name__, "The server cannot do that", "Its log says why.")
     headers = {"Retry-After": "2"} if status == 503 else None
     kind = "InvalidOperationError" if isinstance(error, RewritingError) else type(error).__name__
     return error_answer(status, kind, error.message, error.hint, headers)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Final, Literal, Protocol
 
 from modelstore.errors import ProjectNotFoundError, RegistryNotFoundError
 from modelstore.index import ops
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.index.ingest import Ingested
-from modelstore.records.entities import ModelRecord
 from modelstore.records.operations import Operation
 from modelstore.registry.references import Reference, around, references
 from modelstore.registry.registry import Registry
@@ -235,11 +233,17 @@ class RegistryPartner:
     def select(self, filters: Filters) -> set[str]:
         """Return the ids of the models that match, archived ones too, of their parents, and of what is around them."""
         search = ModelSearch(**{"include_archived": True, **filters})
-        found: list[ModelRecord] = []
-        with suppress(ProjectNotFoundError):  # this side may not have heard of it yet
-            found.extend(chain.from_iterable(search.pages(self.registry)))
-        parents = {model.parent for model in found if model.parent is not None}
-        return parents | around(self.registry, [model.id for model in found])
+        try:
+            found = search.keys(self.registry)
+        except ProjectNotFoundError:  # this side may not have heard of it yet
+            return set()
+        sql = (
+            "SELECT m.id, m.parent FROM json_each(?) AS wanted CROSS JOIN models AS m ON m.key = wanted.value"
+            " WHERE m.state <> 2"
+        )
+        rows = self.registry.database.all(sql, (json.dumps(found),))
+        parents = {row[1] for row in rows if row[1] is not None}
+        return parents | around(self.registry, [row[0] for row in rows])
 
     def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
         """Return the bytes that it refers to, wants and has not."""

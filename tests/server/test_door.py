@@ -76,7 +76,8 @@ def test_a_damaged_file_of_tokens_lets_nobody_in(team: Registry, people: dict[st
     """Rather than everybody."""
     (team.folder / "tokens.json").write_text("{")
 
-    assert people["admin"]("GET", "/v1/registry").status == 500
+    answer = people["admin"]("GET", "/v1/registry")
+    assert (answer.status, str(team.folder) in answer.body.decode()) == (500, False)
     assert people["nobody"]("GET", "/v1/registry").status == 401
     assert people["nobody"]("GET", "/healthz").status == 200
 
