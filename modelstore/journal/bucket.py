@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -37,13 +38,14 @@ _log = logging.getLogger(__name__)
 _SEGMENT: Final = re.compile(r"([0-9a-f]{16}-[0-9a-f]{4,16})\.([0-9a-f]{12})-([0-9a-f]{12})\.ops")
 _CHECKPOINT: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}\.index")
 _LOOKS: Final = 6
+_MANY_LOOSE: Final = 256
+"""Objects in no pack from which on a writer packs them: every question lists them all."""
 _PAUSE_S: Final = 0.002
 _LONG: Final = 1 << 20
 """Bytes from which on a stream is left: packing copies it as a whole each time."""
 _AT_A_TIME: Final = 8 << 20
 _AHEAD: Final = 64 << 20
 _HEAD: Final = 1 << 16
-_GRACE_S: Final = 300.0
 _LEFT_S: Final = 3_600.0
 
 
@@ -60,6 +62,11 @@ def _go_together(run: list[_Piece], piece: _Piece) -> bool:
     last, end = run[-1].span, piece.span.end
     beside = last.name == piece.span.name and last.end == piece.span.start
     return beside and end is not None and end - run[0].span.start <= _AT_A_TIME
+
+
+def _some_appends() -> int:
+    """Return after how many appends to look whether packing is worth it: by chance, lest many do it at once."""
+    return random.randrange(_MANY_LOOSE // 4, _MANY_LOOSE // 2)  # noqa: S311 - no secret
 
 
 def _step(name: str) -> None:
@@ -84,11 +91,14 @@ class BucketHome:
     def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
         self._lock = threading.RLock()
-        self._names: list[str] | None = None
+        self._names: frozenset[str] | None = None
+        self._parsed: set[str] = set()
+        self._ends: dict[str, int] = {}
         self._tips: Mapping[str, int] = {}
         self._segments: dict[str, dict[int, int]] = {}
         self._packs: dict[str, dict[str, tuple[int, int]]] = {}
         self._own: dict[str, int] = {}
+        self._until_packing = _some_appends()
         self._pid = os.getpid()
         self.damaged: set[tuple[str, int]] = set()
 
@@ -103,7 +113,7 @@ class BucketHome:
         behind: list[str] = []
         with self._lock:
             for look in range(_LOOKS):
-                names = sorted(entry.name for entry in self._bucket.entries("journal"))
+                names = frozenset(entry.name for entry in self._bucket.entries("journal"))
                 if names == self._names:
                     return self._tips
                 tips = self._parse(names)
@@ -119,20 +129,30 @@ class BucketHome:
             )  # fmt: skip
             return {**tips, **{stream: self._tips[stream] for stream in behind}}
 
-    def _parse(self, names: Iterable[str]) -> dict[str, int]:
-        packs = [name for name in names if PACK.fullmatch(name)]
-        tips = {stream: length for stream, length in self._packed(packs).items() if length}
-        segments: dict[str, dict[int, int]] = {}
-        for found in filter(None, map(_SEGMENT.fullmatch, names)):
-            segments.setdefault(found[1], {})[int(found[2], 16)] = int(found[3], 16)
-        for stream, ends in segments.items():
-            tip = tips.get(stream, 0)
+    def _parse(self, names: Collection[str]) -> dict[str, int]:
+        """Return how far each stream goes by what is listed; looks only at what was not listed the last time."""
+        listed = frozenset(names)
+        if not self._parsed <= listed:  # something was packed and removed
+            self._parsed, self._segments, self._ends = set(), {}, {}
+        grown: set[str] = set()
+        for name in listed - self._parsed:
+            if found := _SEGMENT.fullmatch(name):
+                self._segments.setdefault(found[1], {})[int(found[2], 16)] = int(found[3], 16)
+                grown.add(found[1])
+            elif PACK.fullmatch(name):
+                longer = {s: n for s, (_, n) in self._contents(name).items() if n > self._ends.get(s, 0)}
+                self._ends |= longer
+                grown |= longer.keys()
+                if name not in self._packs:
+                    continue  # gone meanwhile; to be looked at again should it still be listed
+            self._parsed.add(name)
+        for stream in grown:
+            tip, ends = self._ends.get(stream, 0), self._segments.get(stream, {})
             while tip in ends:
                 tip = ends[tip]
             if tip:
-                tips[stream] = tip
-        self._segments = segments
-        return tips
+                self._ends[stream] = tip
+        return dict(self._ends)
 
     def _packed(self, packs: Iterable[str]) -> dict[str, int]:
         packed: dict[str, int] = {}
@@ -277,6 +297,7 @@ class BucketHome:
         stream.
         """
         data = encode_lines(lines)
+        self._pack_what_is_loose()
         with self._lock:
             if self._pid != os.getpid():
                 self._own, self._pid = {}, os.getpid()
@@ -299,6 +320,21 @@ class BucketHome:
         with self._lock:
             self._own[stream] = end
         return end
+
+    def _pack_what_is_loose(self) -> None:
+        """Now and then, see to it that a question need not list very many objects, however long a process writes."""
+        self._until_packing -= 1
+        if self._until_packing > 0:
+            return
+        self._until_packing = _some_appends()
+        try:
+            tips = self.tips()
+            if self.loose() >= _MANY_LOOSE:
+                self.pack(tips)
+                if not self._bucket.settled_after_s:
+                    self.pack({})  # removes what the pack has
+        except OSError as error:
+            _log.warning("%r was not packed, and is read slower until it is: %s", self._bucket, error)
 
     # -- packing ---------------------------------------------------------------------------------------------------
 
@@ -347,7 +383,7 @@ class BucketHome:
         self._remove_leftovers()
         if not changed:
             return set()
-        limit = self._bucket.now(f"tmp/{os.urandom(8).hex()}") - _GRACE_S
+        limit = self._bucket.now(f"tmp/{os.urandom(8).hex()}") - self._bucket.settled_after_s
         settled = [name for name, then in changed.items() if then <= limit]
         safe = self._packed(settled)
         segments = filter(None, (_SEGMENT.fullmatch(entry.name) for entry in entries))

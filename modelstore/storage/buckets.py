@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
 
 from modelstore.errors import BlobNotFoundError, InvalidUriError, ModelStoreError
 from modelstore.storage.failures import translated
@@ -57,6 +57,11 @@ class ObjectStorage(Protocol):
     @property
     def uri(self) -> str:
         """Where they are, without credentials."""
+        ...
+
+    @property
+    def settled_after_s(self) -> float:
+        """Seconds for which somebody may still be at a listing that lacks what has been written since; 0 for none."""
         ...
 
     def entries(self, folder: str) -> list[Entry]:
@@ -131,6 +136,9 @@ class Bucket:
         InvalidUriError: It is no object store, or carries credentials.
         MissingDriverError: The package that speaks this scheme is not installed.
     """
+
+    settled_after_s: ClassVar[float] = 300.0
+    """A listing comes page by page, and some stores show what is new a while later."""
 
     def __init__(self, uri: str, patience: Patience | None = None) -> None:
         whole = refuse_secrets(normalise(uri)).rstrip("/")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from modelstore.errors import BlobNotFoundError, InvalidUriError, MissingDriverError
@@ -67,6 +67,9 @@ class TableStorage:
         MissingDriverError: psycopg is not installed.
     """
 
+    settled_after_s: ClassVar[float] = 0.0
+    """A listing is one statement, and sees one moment."""
+
     def __init__(self, uri: str, patience: Patience | None = None) -> None:
         whole = refuse_secrets(normalise(uri)).rstrip("/")
         parts = urlsplit(whole)
@@ -90,15 +93,19 @@ class TableStorage:
 
     def entries(self, folder: str) -> list[Entry]:
         """List what is right below a folder."""
-        return [entry for path, entry in self.tree(folder).items() if "/" not in path]
+        rows = self._below(folder)
+        found = [Entry(path, size, changed_at) for path, size, changed_at in rows]
+        return [entry for entry in found if "/" not in entry.name]
 
     def tree(self, folder: str) -> dict[str, Entry]:
         """List everything below a folder, by its path from there."""
+        return {path: Entry(path.rpartition("/")[2], size, then) for path, size, then in self._below(folder)}
+
+    def _below(self, folder: str) -> list[tuple[str, int, float]]:
         head = f"{folder}/" if folder else ""
         sql = "SELECT name, size, changed_at FROM modelstore_objects WHERE registry = %s AND name >= %s AND name < %s"
         rows = self._rows(sql, self._registry, head.encode(), _beyond(head))
-        found = {bytes(name).decode()[len(head) :]: (size, changed_at) for name, size, changed_at in rows}
-        return {path: Entry(path.rpartition("/")[2], size, float(then)) for path, (size, then) in found.items()}
+        return [(name.decode()[len(head) :], size, changed_at) for name, size, changed_at in rows]
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """Return an object, or a part of it.

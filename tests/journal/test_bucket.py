@@ -29,13 +29,13 @@ class TestMemory(HomeContract):
 
     @pytest.fixture
     def opened(self, place: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Home]:
-        monkeypatch.setattr(bucket_module, "_GRACE_S", -1.0)
+        monkeypatch.setattr(Bucket, "settled_after_s", -1.0)
         return lambda: BucketHome(Bucket(place))
 
 
 def test_many_packs_are_merged_and_what_is_packed_goes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand short-lived writers a few objects stay."""
-    monkeypatch.setattr(bucket_module, "_GRACE_S", -1.0)
+    monkeypatch.setattr(Bucket, "settled_after_s", -1.0)
     home = BucketHome(Bucket(place))
     for number in range(50):
         stream = f"{number:016x}-0000"
@@ -46,6 +46,45 @@ def test_many_packs_are_merged_and_what_is_packed_goes(place: str, monkeypatch: 
     assert len(Bucket(place).entries("journal")) <= 8
     assert home.loose() == 0
     assert len(everything(BucketHome(Bucket(place)))) == 50
+
+
+@pytest.mark.parametrize("settled_after_s", [0.0, -1.0])
+def test_who_writes_for_long_packs_what_everybody_lists(
+    place: str, monkeypatch: pytest.MonkeyPatch, settled_after_s: float
+) -> None:
+    """A question costs no more after a thousand changes than after ten, though no process has ended."""
+    monkeypatch.setattr(Bucket, "settled_after_s", settled_after_s)
+    monkeypatch.setattr(bucket_module, "_MANY_LOOSE", 16)
+    home, other = BucketHome(Bucket(place)), BucketHome(Bucket(place))
+    tip = position = 0
+    read: list[bytes] = []
+    for number in range(200):
+        tip = home.append(A, tip, [b"%d" % number])
+        if number % 7 == 0:
+            known = other.tips()[A]
+            read += other.read(A, position, known)
+            position = known
+        assert len(Bucket(place).entries("journal")) < 64
+
+    assert other.tips() == {A: tip} == BucketHome(Bucket(place)).tips()
+    assert read == [b"%d" % number for number in range(197)]
+    assert list(BucketHome(Bucket(place)).read(A, 0, tip)) == [b"%d" % number for number in range(200)]
+
+
+def test_a_process_writes_on_where_packing_fails(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing saves time, and nothing depends on it."""
+    monkeypatch.setattr(bucket_module, "_MANY_LOOSE", 8)
+
+    class Full(Bucket):
+        def upload(self, name: str, path: Any) -> None:
+            raise StorageError(f"No room for {name}")
+
+    home = BucketHome(Full(place))
+    tip = 0
+    for number in range(50):
+        tip = home.append(A, tip, [b"%d" % number])
+
+    assert len(list(BucketHome(Bucket(place)).read(A, 0, tip))) == 50
 
 
 def test_a_long_stream_is_left_for_another(place: str) -> None:
@@ -129,7 +168,8 @@ def test_nothing_acknowledged_is_lost_whatever_the_store_does(seed: int, plan: l
     """What failed is there or not, and in the end everybody sees the same."""
     place = f"memory://bucket-{os.urandom(6).hex()}/x"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bucket_module, "_GRACE_S", -1.0)
+        patch.setattr(Bucket, "settled_after_s", -1.0)
+        patch.setattr(bucket_module, "_MANY_LOOSE", 8)
         homes = {name: BucketHome(SinfulBucket(place, seed + number)) for number, name in enumerate("abcp")}
         mine: dict[str, tuple[str, int]] = {}
         acknowledged: list[bytes] = []

@@ -403,7 +403,8 @@ class _Team:
 def test_nothing_acknowledged_is_lost_and_all_hosts_end_with_the_same(seed: int, plan: list[tuple[int, str]]) -> None:
     """Errors before and after the deed, listings of a while ago; a change that was refused is there or not."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bucket_module, "_GRACE_S", -1.0)
+        patch.setattr(Bucket, "settled_after_s", -1.0)
+        patch.setattr(bucket_module, "_MANY_LOOSE", 8)
         team = _Team(seed, Path(folder))
         for host, what in plan:
             team.act(host, what)

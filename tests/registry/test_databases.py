@@ -26,7 +26,6 @@ from modelstore.errors import (
     RegistryNotFoundError,
     StorageError,
 )
-from modelstore.journal import bucket as bucket_module
 from modelstore.journal.bucket import BucketHome
 from modelstore.journal.home import Home
 from modelstore.registry import Registry
@@ -65,8 +64,7 @@ class TestTable(HomeContract):
     """Packed objects that go away at once, so that readers meet every state."""
 
     @pytest.fixture
-    def opened(self, place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Home]]:
-        monkeypatch.setattr(bucket_module, "_GRACE_S", -1.0)
+    def opened(self, place: str) -> Iterator[Callable[[], Home]]:
         made: list[TableStorage] = []
 
         def opener() -> Home:
