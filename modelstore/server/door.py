@@ -1,11 +1,13 @@
-"""Who is let in: by token; without any tokens, programs of this machine, and no page in a browser."""
+"""Who is let in: by token; without any tokens, this user's programs on this machine, and no page in a browser."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from modelstore.errors import AccessDeniedError
 from modelstore.server.answers import RefusedError
+from modelstore.server.peers import owner
 from modelstore.server.service import Service
 from modelstore.server.settings import is_loopback_name
 from modelstore.server.tokens import ANYBODY, Role, Token
@@ -65,21 +67,27 @@ def _unknown(message: str) -> RefusedError:
 
 
 def _check_is_here(request: Request) -> None:
-    """See that a program of this machine asks.
+    """See that a program of this user on this machine asks.
 
     A page in a browser here could ask as well: under a name that its author points at this machine, or blindly, and
-    browsers tell of both. A proxy would let the world in.
+    browsers tell of both. So could anybody else on this machine, and a proxy would let the world in: most say that they
+    are one, nginx by default asks in the words of HTTP/1.0 and hides the rest, and all run as somebody else.
 
     Raises:
         AccessDeniedError: It does not look so.
     """
-    host = request.headers.get("host", "")
-    foreign = "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in (
-        "none",
-        "same-origin",
-    )
-    if foreign or not is_loopback_name(host) or any(name in request.headers for name in _FORWARDED):
+    headers = request.headers
+    browser = "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    proxy = request.scope["http_version"] == "1.0" or any(name in headers for name in _FORWARDED)
+    if browser or proxy or not is_loopback_name(headers.get("host", "")) or not _is_ours(request):
         raise AccessDeniedError(
-            "This server has no tokens and answers programs of its own machine alone",
+            "This server has no tokens and answers its own user's programs on its own machine alone",
             "Make a token: modelstore token create NAME --role write.",
         )
+
+
+def _is_ours(request: Request) -> bool:
+    """Tell whether the other end is a program of this user or of root, as far as the system tells."""
+    client, server = request.scope["client"], request.scope["server"]
+    user = None if client is None or server is None else owner(tuple(client), tuple(server))
+    return user in (None, 0) or user == os.getuid()

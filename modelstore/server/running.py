@@ -21,6 +21,7 @@ from modelstore.errors import (
     UsageError,
 )
 from modelstore.registry import Registry, open_registry
+from modelstore.server.peers import CAN_TELL
 from modelstore.server.settings import Settings, is_loopback
 from modelstore.server.tokens import Tokens
 
@@ -114,7 +115,7 @@ def _who_may(settings: Settings) -> str:
             f"{settings.host} can be reached from other machines, and this registry has no tokens",
             "Make one first: modelstore token create NAME --role write.",
         )
-    return "no tokens: open to every program of this machine"
+    return f"no tokens: open to {'your own' if CAN_TELL else 'all'} programs on this machine"
 
 
 def listen(settings: Settings) -> socket.socket:

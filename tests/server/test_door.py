@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
+import socket
 import stat
+import subprocess
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,6 +20,7 @@ from modelstore.errors import AccessDeniedError, InvalidRequestError, NotFoundEr
 from modelstore.registry import Registry
 from modelstore.server import Settings, Tokens
 from modelstore.server.endpoints import ENDPOINTS, Endpoint
+from modelstore.server.peers import CAN_TELL, owner
 from modelstore.server.running import serve
 from tests.server.conftest import ROLES, Client
 
@@ -106,6 +112,44 @@ def test_without_tokens_no_page_in_a_browser_and_no_proxy_gets_in(client: Client
     """A page can be served under a name that points here, or post blindly; a proxy would let the world in."""
     assert client("GET", "/v1/registry", **headers).status == 403
     assert client("GET", "/v1/registry").status == 200
+
+
+def test_without_tokens_nobody_else_on_this_machine_gets_in(client: Client) -> None:
+    """Neither another user, nor a proxy that runs as one and hides everything else."""
+    if os.getuid() != 0 or shutil.which("bash") is None:
+        pytest.skip("only root can become somebody else")
+    place = urlsplit(client.url)
+    request = f"GET /v1/registry HTTP/1.1\\r\\nHost: {place.netloc}\\r\\nConnection: close\\r\\n\\r\\n"
+    script = f"exec 3<>/dev/tcp/127.0.0.1/{place.port} && printf '{request}' >&3 && cat <&3"
+
+    answers = [
+        subprocess.run(["bash", "-c", script], user=user, cwd="/", capture_output=True, text=True, check=True).stdout
+        for user in (65534, os.getuid())
+    ]
+
+    assert [answer.split()[1] for answer in answers] == ["403", "200"]
+    assert "token create" in answers[0]
+
+
+def test_without_tokens_a_proxy_that_says_nothing_of_itself_is_recognised(client: Client) -> None:
+    """As nginx is when nobody configures more than where to go: it asks for what it was told, in HTTP/1.0."""
+    place = urlsplit(client.url)
+    with socket.create_connection((place.hostname, place.port or 0)) as line:
+        line.sendall(f"GET /v1/registry HTTP/1.0\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n".encode())
+        assert line.recv(1000).split()[1] == b"403"
+
+
+def test_the_system_says_whose_a_connection_is() -> None:
+    """Of both families; of one that does not exist it says nothing."""
+    for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+        try:
+            server = socket.create_server((host, 0), family=family)
+        except OSError:
+            continue
+        with server, socket.create_connection(server.getsockname()[:2]) as client:
+            ends = client.getsockname()[:2], server.getsockname()[:2]
+            assert owner(*ends) == (os.getuid() if CAN_TELL else None)
+        assert owner((host, 1), ends[1]) is None
 
 
 def test_a_server_does_not_listen_beyond_this_machine_without_tokens(team: Registry) -> None:
