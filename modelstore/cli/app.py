@@ -94,7 +94,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage: an unknown option, a malformed query or value, an ambiguous name
-  3    not found: a model, project, file or registry
+  3    not found: a model, task, project, file or registry
   4    damaged: bytes that differ from their digest, a broken database
   5    suspect: `scan` found an import that can run anything
   130  interrupted by ctrl-C

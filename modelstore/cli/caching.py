@@ -77,7 +77,7 @@ def ls(context: click.Context, as_json: bool) -> None:
         Column("HELD", rank=4),
         Column("FROM", least=12, rank=2),
     )
-    print_table(columns, map(_row, found))
+    print_table(columns, map(_row, found), none="the cache is empty")
 
 
 def _entry(one: CacheEntry) -> dict[str, Any]:

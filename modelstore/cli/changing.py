@@ -191,7 +191,7 @@ def meta(
         print_json(records.model(registry, record)["metadata"])
         return
     columns = (Column("KEY", least=8), Column("TYPE"), Column("VALUE", least=8))
-    print_table(columns, ((key, i.type, i.text) for key, i in sorted(record.metadata.items())))
+    print_table(columns, ((key, i.type, i.text) for key, i in sorted(record.metadata.items())), none="no metadata")
 
 
 def _changed(

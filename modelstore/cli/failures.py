@@ -70,7 +70,8 @@ def report(error: BaseException, command: str = "") -> int:
         traceback.print_exception(error)
     if isinstance(error, click.ClickException):
         text, code = error.format_message(), error.exit_code
-        hint = f" (see `{command} --help`)" if command and isinstance(error, click.UsageError) else ""
+        dash = "; what begins with a dash is written behind --" if isinstance(error, click.NoSuchOption) else ""
+        hint = f" (see `{command} --help`{dash})" if command and isinstance(error, click.UsageError) else ""
         _write(f"{plain(text).rstrip('.')}{hint}")
         return code
     if isinstance(error, errors.WhereSyntaxError):

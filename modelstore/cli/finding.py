@@ -134,7 +134,7 @@ def ls(context: click.Context, /, count: bool, quiet: bool, as_json: bool, **fil
     elif quiet:
         print_lines(record.id for record in found)
     else:
-        print_table(_MODELS, map(_model_row, found))
+        print_table(_MODELS, map(_model_row, found), none="no models match")
 
 
 def _search(*, tags: tuple[str, ...], metadata: tuple[str, ...], order_by: tuple[str, ...], **rest: Any) -> ModelSearch:
@@ -238,7 +238,9 @@ def projects(context: click.Context, as_json: bool) -> None:
         Column("TASKS", right=True),
         Column("DESCRIPTION", least=10, rank=1),
     )
-    print_table(columns, ((p.name, f"{p.models:,}", f"{p.tasks:,}", p.description or "") for p in found))
+    print_table(
+        columns, ((p.name, f"{p.models:,}", f"{p.tasks:,}", p.description or "") for p in found), none="no projects"
+    )
 
 
 @click.command(short_help="List tasks.")
@@ -283,7 +285,7 @@ def tasks(context: click.Context, /, project: str | None, as_json: bool, **filte
         Column("STATUS"),
         Column("UPDATED", rank=1),
     )
-    print_table(columns, _task_rows(found))
+    print_table(columns, _task_rows(found), none="no tasks match")
 
 
 def _task_rows(found: list[Any]) -> Iterator[tuple[str, ...]]:

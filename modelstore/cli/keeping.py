@@ -278,6 +278,7 @@ def _print_uploads(pending: list[dict[str, Any]]) -> None:
             (str(u["id"]), u["model"], u["filename"], size(u["size"]), u["destination"], u["status"], u["error"] or "")
             for u in pending
         ),
+        none="no unfinished uploads",
     )
 
 

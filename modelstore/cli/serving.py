@@ -112,7 +112,11 @@ def token_ls(context: click.Context, as_json: bool) -> None:
         )
         return
     columns = (Column("NAME", least=6), Column("ROLE"), Column("ACTORS", least=8), Column("CREATED"))
-    print_table(columns, ((one.name, one.role, ", ".join(one.actors), iso(one.created_at) or "") for one in found))
+    print_table(
+        columns,
+        ((one.name, one.role, ", ".join(one.actors), iso(one.created_at) or "") for one in found),
+        none="no tokens",
+    )
 
 
 @token.command("revoke", short_help="Let a token open nothing any more.")

@@ -163,7 +163,7 @@ def remote_ls(context: click.Context, as_json: bool) -> None:
         print_json_list({"name": name, "uri": uri, "synced": synced} for name, uri, synced in rows)
         return
     columns = (Column("NAME", least=6), Column("URI", least=12), Column("SYNCED"))
-    print_table(columns, ((name, uri, synced or "never") for name, uri, synced in rows))
+    print_table(columns, ((name, uri, synced or "never") for name, uri, synced in rows), none="no registries are named")
 
 
 @remote.command("rm", short_help="Forget a name.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
-from modelstore.cli.output import plain, styled
+from modelstore.cli.output import note, plain, styled
 
 __all__ = ["Column", "cells_width", "clip", "print_table", "terminal_width"]
 
@@ -67,17 +67,22 @@ def clip(text: str, width: int) -> str:
     return "".join(kept) + ("…" if width > 0 else "")
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None = None) -> None:
-    """Write a table; with no rows, nothing.
+def print_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None = None, none: str = ""
+) -> None:
+    """Write a table; with no rows, nothing, but for a remark where a person is looking.
 
     Args:
         columns: The columns.
         rows: Cells, as many as columns; what a terminal would obey is escaped. Read as they are written.
         width: Columns to fit into; None takes the terminal's, or no bound where there is none.
+        none: What a terminal is told when there are no rows.
     """
     stream = ([plain(cell) for cell in row] for row in rows)
     sample = list(islice(stream, _SAMPLE))
     if not sample:
+        if none and sys.stdout.isatty():
+            note(none)
         return
     bound = terminal_width() if width is None else width
     natural = [max(cells_width(c.title), *(cells_width(r[i]) for r in sample)) for i, c in enumerate(columns)]

@@ -65,7 +65,7 @@ def history(context: click.Context, /, model: str | None, as_json: bool, **asked
         Column("BEFORE", least=8, rank=2),
         Column("AFTER", least=8),
     )
-    print_table(columns, (_history_row(one, named=bool(whose)) for one in found))
+    print_table(columns, (_history_row(one, named=bool(whose)) for one in found), none="no such changes")
 
 
 def _history_row(entry: Change, *, named: bool) -> tuple[str, ...]:

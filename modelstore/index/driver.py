@@ -51,7 +51,10 @@ class Cursor(sqlite3.Cursor):
     def execute(self, *arguments: Any) -> Cursor:
         """Run one statement."""
         with self.connection.inside:
-            super().execute(*arguments)
+            try:
+                super().execute(*arguments)
+            except UnicodeEncodeError as error:  # which is no error of SQLite's to those who translate these
+                raise sqlite3.InterfaceError(f"{error.object!r:.80} is no valid Unicode") from error
         return self
 
     def executemany(self, *arguments: Any) -> Cursor:

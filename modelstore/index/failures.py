@@ -59,5 +59,5 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
             "Restore it from a backup; `modelstore doctor` lists those beside it.",
         )
     if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
-        return InvalidRequestError(f"A value cannot be stored: {text}")
+        return InvalidRequestError(f"A value cannot be stored or looked for: {text}")
     return RegistryError(f"The registry database {path} refused: {text}")

@@ -246,6 +246,41 @@ def test_an_output_that_is_full_is_one_line_and_a_failure(run: Run, weights: Pat
     _one_line(done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("words", "closing", "code"), [("ls", ">&-", 0), ("ls --limit x", "2>&-", 2), ("show nobody", ">&- 2>&-", 3)]
+)
+def test_outputs_may_be_closed(run: Run, weights: Path, words: str, closing: str, code: int) -> None:
+    """As services and `cron` jobs start programs; the exit code still tells."""
+    run("register", weights)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m modelstore {words} {closing}'],
+        env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize("words", [["show"], ["restore"], ["push"], ["ls", "--name"], ["tasks", "--project"]])
+def test_words_that_are_no_text_are_one_line(program: Program, run: Run, weights: Path, words: list[str]) -> None:
+    """Names of files may be any bytes; names of models are not."""
+    run("register", weights)
+    done = program(*words, "\udcff")
+
+    assert done.returncode in (2, 3)
+    _one_line(done.stderr)
+
+
+def test_a_name_that_begins_with_a_dash_is_told_where_to_go(program: Program) -> None:
+    """The message of an unknown option alone would not help."""
+    done = program("get", "-dash")
+
+    assert done.returncode == 2
+    assert "behind --" in done.stderr
+
+
 def test_an_interrupt_ends_a_long_query_with_130_and_without_a_traceback(run: Run, weights: Path) -> None:
     """SQLite runs in C; without help ctrl-C would wait for its end."""
     run("register", weights)
@@ -388,7 +423,16 @@ def test_a_table_fits_into_the_terminal(run: Run, weights: Path, columns: int) -
     assert lines[0].startswith("ID            NAME")
 
 
-def _on_a_terminal(*words: str, columns: int = 100, **environment: str) -> str:
+@pytest.mark.parametrize(("words", "said"), [(["ls", "--name", "x"], "no models match"), (["remote", "ls"], "no reg")])
+def test_a_person_is_told_that_there_is_nothing(run: Run, weights: Path, words: list[str], said: str) -> None:
+    """An empty answer on a terminal looks like a program that does not work; scripts get nothing."""
+    run("register", weights)
+
+    assert said in _on_a_terminal(*words, stderr=None)
+    assert run(*words).output == ""
+
+
+def _on_a_terminal(*words: str, columns: int = 100, stderr: int | None = subprocess.DEVNULL, **environment: str) -> str:
     import fcntl
     import pty
     import struct
@@ -402,7 +446,7 @@ def _on_a_terminal(*words: str, columns: int = 100, **environment: str) -> str:
         env=known | {"PYTHONPATH": str(_ROOT), "TERM": "xterm"} | environment,
         stdin=theirs,
         stdout=theirs,
-        stderr=subprocess.DEVNULL,
+        stderr=theirs if stderr is None else stderr,
     )
     os.close(theirs)
     written = b""
