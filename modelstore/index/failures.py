@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from modelstore.errors import (
     ReadOnlyRegistryError,
     RegistryBusyError,
     RegistryError,
+    StorageError,
     StorageFullError,
+    StorageUnavailableError,
 )
 from modelstore.index.driver import sqlite3
 
@@ -25,13 +28,22 @@ BUSY_TIMEOUT_S: Final = 60.0
 """How long a writer waits for others before it gives up."""
 
 
+_UNREADABLE: Final = (
+    "SQLITE_IOERR", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA",
+)  # fmt: skip
+"""Errors of input and output that say that what is there cannot be read."""
+
+_LEAST_ROOM: Final = 64 * 1024
+"""What SQLite needs beside a database to open it: 32 KiB of memory that processes share, and a page or two."""
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours, the original chained."""
     try:
         yield
     except sqlite3.Error as error:
-        raise _translate(error, path) from error
+        raise _storage_failed(error, path) or _translate(error, path) from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
@@ -61,3 +73,22 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
     if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
         return InvalidRequestError(f"A value cannot be stored or looked for: {text}")
     return RegistryError(f"The registry database {path} refused: {text}")
+
+
+def _storage_failed(error: sqlite3.Error, path: Path) -> StorageError | None:
+    """Tell a full disk from one that fails, neither of which says anything about the database; None for neither."""
+    name: str = getattr(error, "sqlite_errorname", "")
+    if not name.startswith("SQLITE_IOERR") or name in _UNREADABLE:
+        return None
+    try:
+        room = os.statvfs(path.parent)
+        full = room.f_bavail * room.f_frsize < _LEAST_ROOM
+    except OSError:
+        full = False
+    if full or name == "SQLITE_IOERR_SHMSIZE":  # the latter for want of room also where a quota or a limit is the bound
+        return StorageFullError(
+            f"The disk that holds {path} has no room left, not even to read it", "Free some space; nothing is lost."
+        )
+    return StorageUnavailableError(
+        f"The disk that holds {path} failed ({name})", "Look at the disk, its mount and its quota, and try again."
+    )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,31 @@ def test_outputs_may_be_closed(run: Run, weights: Path, words: str, closing: str
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_a_disk_without_room_is_no_damage(run: Run, weights: Path) -> None:
+    """ "Restore it from a backup" would be the worst advice; a limit on files stands for the full disk."""
+    run("register", weights)
+    limited = """
+        import resource, signal, sys
+        from modelstore.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        sys.exit(main())
+    """
+    for words in (["ls"], ["tag", "net", "a"], ["doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(limited), *words],
+            env=os.environ | {"PYTHONPATH": str(_ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode == 1
+        _one_line(done.stderr)
+        assert "no room left" in done.stderr
+    assert run("ls", "-q").stdout
 
 
 @pytest.mark.parametrize("words", [["show"], ["restore"], ["push"], ["ls", "--name"], ["tasks", "--project"]])
