@@ -170,8 +170,8 @@ class Index:
     @staticmethod
     def _transact(db: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
         # IMMEDIATE: a deferred transaction that reads first and writes later fails under two writers.
-        db.execute("BEGIN IMMEDIATE")
         try:
+            db.execute("BEGIN IMMEDIATE")  # in here: an interruption shows when the call has returned
             result = job(db)
             db.execute("COMMIT")
         except BaseException:

@@ -196,13 +196,14 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             if self._version(connection):
                 self._back_up(connection)
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 migrations().apply(self.tools)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -330,11 +331,12 @@ class Database:
             yield
             return
         with translated(self.path):
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")
                 yield
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
 
     @property
     def closed(self) -> bool:
@@ -411,16 +413,17 @@ class Database:
             with self._writing(connection, journal):
                 yield connection
         except BaseException:
-            endings.undo()
+            endings.done() if endings.committed else endings.undo()
             raise
         endings.done()
 
     @contextmanager
     def _writing(self, connection: sqlite3.Connection, journal: Journal | None) -> Iterator[None]:
         with self._turns.mine(), translated(self.path):
-            connection.execute("BEGIN IMMEDIATE")
-            self._local.depth = 1
             try:
+                # Ctrl-C shows when a call has returned: what it began must be ended, and what it ended is.
+                connection.execute("BEGIN IMMEDIATE")
+                self._local.depth = 1
                 after = 0 if journal is None else journal.begin(connection)
                 yield
                 kept = journal is not None and journal.append(connection, after)
@@ -443,6 +446,9 @@ class Database:
                 f"The change is made, and in the journal; the index {self.path} could not note it ({error})",
                 "Do not repeat it: the index takes it in later.",
             ) from error
+        except BaseException:
+            self._local.endings.committed = not connection.in_transaction
+            raise
 
     @contextmanager
     def write_if_free(self) -> Iterator[sqlite3.Connection | None]:

@@ -11,9 +11,14 @@ Action = Callable[[], object]
 
 
 class Endings:
-    """What one transaction leaves to be done with files, threads and objects, which cannot be rolled back."""
+    """What one transaction leaves to be done with files, threads and objects, which cannot be rolled back.
+
+    Attributes:
+        committed: Whether an interruption came too late, when all was written.
+    """
 
     def __init__(self) -> None:
+        self.committed = False
         self._left: list[tuple[Action | None, Action | None]] = []
 
     def add(self, well: Action | None, undone: Action | None) -> None:
