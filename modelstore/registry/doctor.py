@@ -68,7 +68,7 @@ def _conflicts(registry: Registry) -> Iterator[Finding]:
             "warning",
             f"{len(rows)} edits were made without knowing of each other, the first of {rows[0][1]!r} on {rows[0][0]}",
             "The latest of each stands; the others are in the history.",
-            "Look at `modelstore history` and set the value that is right.",
+            "`modelstore conflicts` shows them; settle each with `modelstore resolve`.",
         )
 
 
@@ -88,12 +88,20 @@ def _doubles(registry: Registry) -> Iterator[Finding]:
 
 def _tasks(registry: Registry) -> Iterator[Finding]:
     host = os.uname().nodename
-    for task in registry.tasks.find(statuses=["in_progress"]):
-        pid = task.runtime.get("pid")
-        if task.runtime.get("host") == host and isinstance(pid, int) and not mounts.process_is_alive(pid):
-            yield Finding(
-                "note",
-                f"Task {task.name!r} ({task.id}) is in progress, but its process {pid} is gone",
-                "It was killed; what it had registered is whole.",
-                "Nothing; or mark it as stopped.",
-            )
+    gone = [
+        task
+        for task in registry.tasks.find(statuses=["in_progress"])
+        if task.runtime.get("host") == host
+        and isinstance(pid := task.runtime.get("pid"), int)
+        and not mounts.process_is_alive(pid)
+    ]
+    if gone:
+        last = f"Task {gone[0].name!r} ({gone[0].id})"
+        others = f" and {len(gone) - 1} more are" if len(gone) > 1 else " is"
+        yield Finding(
+            "note",
+            f"{last}{others} in progress, but the processes are gone",
+            "They were killed; what they had registered is whole.",
+            "Nothing; or mark each as stopped: Task.get_task(ID).mark_stopped(). They are in"
+            " `modelstore tasks --status in_progress`.",
+        )

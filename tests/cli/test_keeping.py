@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,6 +127,20 @@ def test_notes_are_no_failure(run: Run, run_json: Json, registry: Registry) -> N
         registry.models.create(name="twin", uri="s3://b/x")
 
     assert [f["severity"] for f in run_json("doctor", code=0)] == ["note"]
+
+
+def test_killed_tasks_are_one_note_however_many(run_json: Json, registry: Registry) -> None:
+    """A cluster that kills jobs would bury everything else."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    runtime = {"host": os.uname().nodename, "pid": ended.pid}
+    for n in range(3):
+        registry.tasks.create(name=f"killed {n}", status="in_progress", runtime=runtime)
+
+    (finding,) = run_json("doctor")
+    assert "and 2 more are in progress" in finding["what"]
+    assert "mark_stopped" in finding["todo"]
+    assert len(run_json("tasks", "--status", "in_progress")) == 3
 
 
 def test_rebuild_says_how_much_it_folded(run: Run, run_json: Json, register: Callable[..., str]) -> None:
