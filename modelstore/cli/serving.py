@@ -38,8 +38,8 @@ def serve(context: click.Context, /, max_body: int, **options: Any) -> None:
     r"""Serve a registry over HTTP, so that others sync with it and fetch weights from it.
 
     Without tokens it answers this user's programs on this machine alone; beyond that it wants tokens (see `token
-    create`), and TLS files or a proxy in front. SIGTERM lets requests finish. Logs are lines of JSON on standard error. Needs the extra
-    `server`.
+    create`), and TLS files or a proxy in front. SIGTERM lets requests finish. Logs are lines of JSON on standard
+    error. Needs the extra `server`.
 
     \b
     Examples:
