@@ -327,7 +327,8 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """Let all reads of the block see one state of the database."""
         connection = self.connection
-        if connection.in_transaction:
+        nested = connection.in_transaction
+        if nested:
             yield
             return
         with translated(self.path):
