@@ -242,7 +242,7 @@ class LocalCopies:
         from modelstore.storage.transfer import fetch
 
         def fetch_own(*given: Any, **named: Any) -> Download:
-            return fetch(*given, storage_options=self.objects.options(), **named)
+            return fetch(*given, storage_options=self.objects.options(), to_be_synced=True, **named)
 
         name = uris.basename(uri) or "weights"
         with reporting(f"fetching {name}") as progress:

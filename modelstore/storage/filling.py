@@ -6,6 +6,7 @@ every moment the beginning of the object and nothing else: that is what makes it
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Filling"]
 
 _MEBIBYTE: Final = 1 << 20
+_fdatasync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no such thing
+_CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+_SYNC_S: Final = 0.03
 _BEHIND: Final = 8  # blocks that hashing may be behind: enough to even out, few enough to be in a cache still
 
 
@@ -45,10 +49,12 @@ class Filling:
     ) -> None:
         self._origin, self._uri, self._target, self._descriptor = origin, uri, target, descriptor
         self._partial, self._progress, self._patience = partial, progress, patience
+        self._early_sync = False
         self._received = 0
 
-    def run(self, expected_size: int | None) -> Download:
+    def run(self, expected_size: int | None, *, early_sync: bool) -> Download:
         """Fill it; see `modelstore.storage.transfer.fetch`."""
+        self._early_sync = early_sync
         start = self._kept()
         patience = self._patience.fresh()
         in_one = looked = False
@@ -86,7 +92,9 @@ class Filling:
             if self._partial is not None:
                 self._partial.begin(origin.etag, origin.size)
         small = origin.size is not None and origin.size - start < _MEBIBYTE
-        sink = _Sink(self._descriptor, self._target, start, overlapped=not small)
+        sink = _Sink(
+            self._descriptor, self._target, start, overlapped=not small, early_sync=self._early_sync and not small
+        )
         try:
             self._bring(sink, start, in_one=in_one)
         finally:
@@ -120,9 +128,13 @@ class Filling:
 
 
 class _Sink:
-    """Appends to the file, and hashes what was appended, in a thread of its own if that is worth it."""
+    """Appends to the file, and hashes what was appended, in a thread of its own if that is worth it.
 
-    def __init__(self, descriptor: int, target: Path, start: int, *, overlapped: bool) -> None:
+    With ``early_sync`` another thread has the disk write what is there already. The kernel tells an error of the disk
+    once, to whoever syncs first; so what that thread is told ends the transfer.
+    """
+
+    def __init__(self, descriptor: int, target: Path, start: int, *, overlapped: bool, early_sync: bool) -> None:
         self._descriptor, self._target, self._position = descriptor, target, start
         self._hasher = Hasher()
         self._queue: SimpleQueue[tuple[memoryview, Callable[[memoryview], object]] | None] = SimpleQueue()
@@ -135,10 +147,18 @@ class _Sink:
                 self._places.put(None)
             self._thread = threading.Thread(target=self._hash, name="modelstore-hash", daemon=True)
             self._thread.start()
+        self._arrived = threading.Event()
+        self._disk_error: OSError | None = None
+        self._syncing: threading.Thread | None = None
+        if early_sync:
+            self._syncing = threading.Thread(target=self._sync, name="modelstore-sync", daemon=True)
+            self._syncing.start()
 
     def take(self, block: memoryview, release: Callable[[memoryview], object]) -> None:
         """Append ``block``; ``release`` is called with it when it is no longer needed."""
         with translated(self._target, writing=True):
+            if self._disk_error is not None:
+                raise self._disk_error
             done = 0
             while done < len(block):
                 done += os.pwrite(self._descriptor, block[done:], self._position + done)
@@ -156,7 +176,28 @@ class _Sink:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+        if self._syncing is not None:
+            self._arrived.set()
+            self._syncing.join()
+            self._syncing = None
+        if self._disk_error is not None:
+            with translated(self._target, writing=True):
+                raise self._disk_error
         return self._hasher.fingerprint()
+
+    def _sync(self) -> None:
+        synced = self._position
+        while not self._arrived.wait(_SYNC_S):
+            position = self._position
+            if position == synced:
+                continue
+            try:
+                _fdatasync(self._descriptor)
+            except OSError as error:
+                if error.errno not in _CANNOT_SYNC:  # else it is the caller's to find out
+                    self._disk_error = error
+                return
+            synced = position
 
     def _hash(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -93,7 +93,7 @@ def download(
         sys.audit("modelstore.step", "transfer.download.1")
         done = fetch(
             uri, work, storage_options=storage_options, progress=progress, expected_size=expected_size,
-            patience=patience,
+            patience=patience, to_be_synced=True,
         )  # fmt: skip
         if expected_digest is not None and done.fingerprint.digest != expected_digest:
             raise IntegrityError(f"{redact(uri)!r} has the digest {done.fingerprint.digest}, not {expected_digest}.")
@@ -109,7 +109,7 @@ def download(
     return done
 
 
-def fetch(
+def fetch(  # noqa: PLR0913 - one call, and everything after the target is optional and by name
     uri: str | os.PathLike[str],
     target: Path,
     *,
@@ -118,6 +118,7 @@ def fetch(
     storage_options: Mapping[str, Any] | None = None,
     expected_size: int | None = None,
     patience: Patience | None = None,
+    to_be_synced: bool = False,
 ) -> Download:
     """Fill ``target``, a file that nobody else touches, with the bytes behind ``uri``; continue it if possible.
 
@@ -131,6 +132,8 @@ def fetch(
         storage_options: The driver's own parameters.
         expected_size: In bytes; None accepts any.
         patience: How long to go on through failures; None for the default of `Patience`.
+        to_be_synced: The caller will sync it: what comes from afar is written to the disk while more is on its way, so
+            that this takes little then.
 
     Raises:
         StorageError: As `download`; what has arrived stays in the file.
@@ -151,9 +154,8 @@ def fetch(
             with translated(target, writing=True):
                 descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                return Filling(origin, whole, target, descriptor, partial, progress, patience or Patience()).run(
-                    expected_size
-                )
+                filling = Filling(origin, whole, target, descriptor, partial, progress, patience or Patience())
+                return filling.run(expected_size, early_sync=to_be_synced)
             finally:
                 os.close(descriptor)
         finally:
@@ -196,7 +198,9 @@ def fetch_object(
             snapshot = kept
     partial = _Continued(digest)
     try:
-        done = fetch(uri, snapshot, partial=partial, progress=progress, storage_options=storage_options)
+        done = fetch(
+            uri, snapshot, partial=partial, progress=progress, storage_options=storage_options, to_be_synced=True
+        )
         if done.fingerprint.digest != digest:
             partial.resumable = False
             raise IntegrityError(f"{redact(uri)!r} has the digest {done.fingerprint.digest}, not {digest}.")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from modelstore.errors import (
     BlobNotFoundError,
     IntegrityError,
     ModelStoreError,
+    StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
+from modelstore.storage import filling
 from modelstore.storage.blobs import exists
 from modelstore.storage.fingerprints import hash_file
 from modelstore.storage.retries import Patience
@@ -339,6 +341,54 @@ def test_a_full_disk_is_told_and_freed(
     with pytest.raises(StorageFullError):
         download(url, tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+@pytest.fixture
+def sync_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.Event]:
+    """Have the syncing of what arrives fail with an error number; writing goes on when it has been told."""
+
+    def answer(number: int) -> threading.Event:
+        told = threading.Event()
+        real = os.pwrite
+
+        def sync(descriptor: int) -> None:
+            told.set()
+            raise OSError(number, os.strerror(number))
+
+        def write(descriptor: int, block: Any, offset: int) -> int:
+            if offset > 1 << 20:
+                told.wait(30)
+            return real(descriptor, block, offset)
+
+        monkeypatch.setattr(filling, "_fdatasync", sync)
+        monkeypatch.setattr(os, "pwrite", write)
+        return told
+
+    return answer
+
+
+def test_a_disk_that_fails_while_bytes_arrive_ends_the_download(
+    server: HttpServer, tmp_path: Path, data: bytes, sync_answers: Callable[[int], threading.Event]
+) -> None:
+    """The kernel tells such an error once: a later sync would succeed, and the bytes be lost."""
+    told = sync_answers(errno.EIO)
+    url = server.serve("/broken", data)
+
+    with pytest.raises(StorageError, match="Input/output error"):
+        download(url, tmp_path / "b")
+    assert told.is_set()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_what_cannot_be_synced_early_is_synced_at_the_end(
+    server: HttpServer, tmp_path: Path, data: bytes, sync_answers: Callable[[int], threading.Event]
+) -> None:
+    """Some filesystems know no fdatasync."""
+    told = sync_answers(errno.ENOSYS)
+    download(server.serve("/unknown", data), tmp_path / "b")
+
+    assert told.is_set()
+    assert (tmp_path / "b").read_bytes() == data
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
