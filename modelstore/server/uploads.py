@@ -25,6 +25,7 @@ from modelstore.storage.claims import claim
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Hasher
 from modelstore.storage.objects import ObjectStore, object_uri, sanitise_filename
+from modelstore.storage.syncing import EarlySync
 
 if TYPE_CHECKING:
     from modelstore.registry import Registry
@@ -35,6 +36,8 @@ __all__ = ["Incoming", "Upload", "Uploads", "checked_name"]
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEEP_S: Final = 86_400.0
 _BLOCK: Final = 1 << 20
+_LARGE: Final = 1 << 20
+"""Bytes that come at once from which on the disk is worth keeping busy while the rest comes."""
 _SAME: Final = 16
 """Uploads of one object by one token that may go on at the same time."""
 
@@ -213,6 +216,7 @@ class Incoming:
         self._store, self._path, self._descriptor = store, path, descriptor
         self._digest, self._name, self.size = digest, name, size
         self._hasher = Hasher()
+        self._early: EarlySync | None = None
 
     @property
     def offset(self) -> int:
@@ -239,7 +243,11 @@ class Incoming:
         if self.size is not None and self.offset + len(data) > self.size:
             raise InvalidRequestError(f"More than the {self.size} bytes of the object came")
         view = memoryview(data)
+        if self._early is None and len(view) >= _LARGE:
+            self._early = EarlySync(self._descriptor)
         with translated(self._path, writing=True):
+            if self._early is not None:
+                self._early.check()
             position = self.offset
             while view:
                 written = os.pwrite(self._descriptor, view, position)
@@ -259,6 +267,9 @@ class Incoming:
                 f"The bytes that came have the digest {found.digest}, not {self._digest}", "Send them again."
             )
         with translated(self._path, writing=True):
+            if self._early is not None:
+                self._early.close()
+                self._early.check()
             os.fsync(self._descriptor)
         self._store.put(self._path, found, self._name)
         with suppress(FileNotFoundError):
@@ -271,6 +282,9 @@ class Incoming:
 
     def close(self) -> None:
         """Let others go on with the file."""
+        if self._early is not None:
+            self._early.close()
+            self._early = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -6,7 +6,6 @@ every moment the beginning of the object and nothing else: that is what makes it
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from pathlib import Path
@@ -20,6 +19,7 @@ from modelstore.storage.fingerprints import Fingerprint, Hasher, Progress
 from modelstore.storage.origins import ChangedError, Origin
 from modelstore.storage.parts import Parts
 from modelstore.storage.retries import Patience
+from modelstore.storage.syncing import EarlySync
 from modelstore.storage.webclient import TruncatedError
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Filling"]
 
 _MEBIBYTE: Final = 1 << 20
-_fdatasync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no such thing
-_CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
-_SYNC_S: Final = 0.03
 _BEHIND: Final = 8  # blocks that hashing may be behind: enough to even out, few enough to be in a cache still
 
 
@@ -130,8 +127,7 @@ class Filling:
 class _Sink:
     """Appends to the file, and hashes what was appended, in a thread of its own if that is worth it.
 
-    With ``early_sync`` another thread has the disk write what is there already. The kernel tells an error of the disk
-    once, to whoever syncs first; so what that thread is told ends the transfer.
+    With ``early_sync`` the disk writes meanwhile what is there already, and an error of it ends the transfer.
     """
 
     def __init__(self, descriptor: int, target: Path, start: int, *, overlapped: bool, early_sync: bool) -> None:
@@ -147,18 +143,13 @@ class _Sink:
                 self._places.put(None)
             self._thread = threading.Thread(target=self._hash, name="modelstore-hash", daemon=True)
             self._thread.start()
-        self._arrived = threading.Event()
-        self._disk_error: OSError | None = None
-        self._syncing: threading.Thread | None = None
-        if early_sync:
-            self._syncing = threading.Thread(target=self._sync, name="modelstore-sync", daemon=True)
-            self._syncing.start()
+        self._early = EarlySync(descriptor) if early_sync else None
 
     def take(self, block: memoryview, release: Callable[[memoryview], object]) -> None:
         """Append ``block``; ``release`` is called with it when it is no longer needed."""
         with translated(self._target, writing=True):
-            if self._disk_error is not None:
-                raise self._disk_error
+            if self._early is not None:
+                self._early.check()
             done = 0
             while done < len(block):
                 done += os.pwrite(self._descriptor, block[done:], self._position + done)
@@ -176,28 +167,11 @@ class _Sink:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
-        if self._syncing is not None:
-            self._arrived.set()
-            self._syncing.join()
-            self._syncing = None
-        if self._disk_error is not None:
+        if self._early is not None:
+            self._early.close()
             with translated(self._target, writing=True):
-                raise self._disk_error
+                self._early.check()
         return self._hasher.fingerprint()
-
-    def _sync(self) -> None:
-        synced = self._position
-        while not self._arrived.wait(_SYNC_S):
-            position = self._position
-            if position == synced:
-                continue
-            try:
-                _fdatasync(self._descriptor)
-            except OSError as error:
-                if error.errno not in _CANNOT_SYNC:  # else it is the caller's to find out
-                    self._disk_error = error
-                return
-            synced = position
 
     def _hash(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -26,7 +26,7 @@ from modelstore.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from modelstore.storage import filling
+from modelstore.storage import syncing
 from modelstore.storage.blobs import exists
 from modelstore.storage.fingerprints import hash_file
 from modelstore.storage.retries import Patience
@@ -360,7 +360,7 @@ def sync_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.E
                 told.wait(30)
             return real(descriptor, block, offset)
 
-        monkeypatch.setattr(filling, "_fdatasync", sync)
+        monkeypatch.setattr(syncing, "_fdatasync", sync)
         monkeypatch.setattr(os, "pwrite", write)
         return told
 
