@@ -12,6 +12,7 @@
 | `MODELSTORE_CACHE_MAX_BYTES` | bound of the cache | from the free space |
 | `MODELSTORE_TOKEN` | token for servers | what the file of tokens has for the address |
 | `MODELSTORE_TOKENS` | file of tokens, which only its owner may read | `tokens` in the configuration directory |
+| `MODELSTORE_PLAIN_HTTP` | 1 to send tokens to other machines over `http://`, where others may read them | 0 |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "default_output_uri",
     "index_folder",
     "offline",
+    "plain_http",
     "registry_uri",
     "sources",
     "token",
@@ -72,6 +74,11 @@ def index_folder() -> Path:
 def offline() -> bool:
     """Tell whether shared registries are read as they are known here, without asking their home."""
     return os.environ.get("MODELSTORE_OFFLINE", "") not in {"", "0"}
+
+
+def plain_http() -> bool:
+    """Tell whether tokens may go to other machines in the clear."""
+    return os.environ.get("MODELSTORE_PLAIN_HTTP", "") not in {"", "0"}
 
 
 def cache_max_bytes() -> int | None:

@@ -9,8 +9,8 @@ from modelstore.errors import AccessDeniedError
 from modelstore.server.answers import RefusedError
 from modelstore.server.peers import owner
 from modelstore.server.service import Service
-from modelstore.server.settings import is_loopback_name
 from modelstore.server.tokens import ANYBODY, Role, Token
+from modelstore.storage.uris import is_this_machine
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -79,7 +79,7 @@ def _check_is_here(request: Request) -> None:
     headers = request.headers
     browser = "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
     proxy = request.scope["http_version"] == "1.0" or any(name in headers for name in _FORWARDED)
-    if browser or proxy or not is_loopback_name(headers.get("host", "")) or not _is_ours(request):
+    if browser or proxy or not is_this_machine(headers.get("host", "")) or not _is_ours(request):
         raise AccessDeniedError(
             "This server has no tokens and answers its own user's programs on its own machine alone",
             "Make a token: modelstore token create NAME --role write.",

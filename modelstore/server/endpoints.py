@@ -60,7 +60,8 @@ ENDPOINTS: Final = (
         answers={200: forms.RegistryInfo},
     ),
     Endpoint(
-        "GET", "/v1/journal/heads", journal.heads, "What the registry has", "read", answers={200: forms.Knowledge}
+        "GET", "/v1/journal/heads", journal.heads, "What the registry has", "read",
+        answers={200: forms.Knowledge, 304: None}, headers={"If-None-Match": "The ETag of an earlier answer."},
     ),
     Endpoint(
         "POST", "/v1/journal/pull", journal.pull, "Operations that the caller lacks, as lines of JSON", "read",

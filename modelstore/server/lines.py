@@ -7,7 +7,10 @@ Whoever reaches the port could take every connection and all the memory that the
 
 from __future__ import annotations
 
+import sys
 from asyncio import TimerHandle, Transport
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any, Final
 
 from uvicorn import Config
@@ -113,11 +116,19 @@ class Line(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_taking(self) -> None:
-        waiting = self.transport.get_write_buffer_size()
-        self._taking = self.loop.call_later(self._silence_s, self._untaken, waiting)
+        self._taking = self.loop.call_later(self._silence_s, self._untaken, self._waiting())
+
+    def _waiting(self) -> int:
+        """Return how many bytes the client has not taken, here and in the kernel, which holds megabytes."""
+        here = self.transport.get_write_buffer_size()
+        try:
+            answer = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, b"\0" * 4)
+        except (OSError, AttributeError):  # not of this system, or gone
+            return here
+        return here + int.from_bytes(answer, sys.byteorder)
 
     def _untaken(self, before: int) -> None:
-        if self.transport.get_write_buffer_size() < before:  # slow, but not silent
+        if self._waiting() < before:  # slow, but not silent
             self._await_taking()
         else:
             self.transport.abort()  # `close` would wait until everything has been delivered

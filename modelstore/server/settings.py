@@ -9,7 +9,7 @@ from typing import Final
 
 from modelstore.errors import InvalidRequestError
 
-__all__ = ["MAX_BODY", "Settings", "is_loopback", "is_loopback_name"]
+__all__ = ["MAX_BODY", "Settings", "is_loopback"]
 
 MAX_BODY: Final = 32 << 20
 
@@ -65,15 +65,3 @@ def is_loopback(host: str) -> bool:
     except OSError as error:
         raise InvalidRequestError(f"{host!r} is no address of this machine", "Such as 127.0.0.1 or 0.0.0.0.") from error
     return all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)
-
-
-def is_loopback_name(host: str) -> bool:
-    """Tell whether a Host header names this machine as its own programs do."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    name = name.strip("[]").lower()
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -18,6 +18,7 @@ from modelstore.errors import InvalidUriError
 __all__ = [
     "basename",
     "is_local",
+    "is_this_machine",
     "join",
     "local_path",
     "normalise",
@@ -119,6 +120,20 @@ def scheme(uri: str | os.PathLike[str]) -> str:
 def is_local(uri: str | os.PathLike[str]) -> bool:
     """Tell whether ``uri`` is a path on this machine."""
     return scheme(uri) == "file"
+
+
+def is_this_machine(place: str) -> bool:
+    """Tell whether a host, with or without a port, names this machine as its own programs do: no name is looked up."""
+    import ipaddress
+
+    host = place.rpartition(":")[0] if place.rpartition(":")[2].isdigit() else place
+    host = host.strip("[]").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path | None:

@@ -85,8 +85,8 @@ class Response:
         return body
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else drop it."""
-        if self._done and not self._raw.will_close:
+        """Give the connection back if the body was read to its end or there is none, else drop it."""
+        if (self._done or self._raw.length == 0) and not self._raw.will_close:
             self._raw.close()
             self._home.append(self._connection)
         else:

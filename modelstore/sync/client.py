@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from modelstore import errors
+from modelstore import config, errors
 from modelstore.errors import (
     AccessDeniedError,
     InvalidOperationError,
@@ -25,14 +25,17 @@ from modelstore.storage.retries import Patience
 from modelstore.storage.webclient import HttpStatusError, Response, WebClient
 from modelstore.sync.credentials import token_for
 
-__all__ = ["FAILURES", "Client", "lines_of"]
+__all__ = ["FAILURES", "REFUSALS", "Client", "lines_of"]
 
 T = TypeVar("T")
 
 FAILURES: Final = (OSError, HTTPException, ModelStoreError)
 """What a request may raise; `Client.wait` tells which of them may pass."""
 
-_ANSWERS: Final = frozenset((*range(200, 300), *range(400, 600)))
+REFUSALS: Final = (AccessDeniedError, InvalidOperationError, InvalidRequestError)
+"""After these the server has changed nothing, for certain."""
+
+_ANSWERS: Final = frozenset((*range(200, 300), 304, *range(400, 600)))
 _NO_TRY_AGAIN: Final = frozenset({500, 501})
 _CLASSES: Final[dict[int, type[ModelStoreError]]] = {
     400: InvalidRequestError,
@@ -63,12 +66,14 @@ class Client:
 
     Raises:
         InvalidUriError: The address holds credentials, or is none.
-        AccessDeniedError: The file of tokens is readable by others.
+        AccessDeniedError: The file of tokens is readable by others, or the token would be on the way.
     """
 
     def __init__(self, url: str) -> None:
         self.url = uris.refuse_secrets(uris.normalise(url)).rstrip("/")
         token = token_for(self.url)
+        if token is not None:
+            self._check_private()
         self.headers: dict[str, str] = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._web = WebClient(self.headers)
 
@@ -76,11 +81,52 @@ class Client:
         """Return the JSON at a path."""
         return self.tried(lambda: self._record(self.request("GET", path)))
 
-    def post(self, path: str, record: Any = None, *, body: bytes | None = None, kind: str = "application/json") -> Any:
-        """Send JSON, or bytes of another kind, and return the JSON that is answered."""
-        content = body if body is not None else json.dumps(record, separators=(",", ":")).encode()
-        headers = {"Content-Type": kind}
+    def get_if_new(self, path: str, etag: str | None) -> tuple[str | None, Any]:
+        """Return the ETag of what is at a path, and its JSON: None where it is still what that ETag is of.
+
+        Args:
+            path: Below the server's address.
+            etag: Of an earlier answer; None for none.
+        """
+
+        def ask() -> tuple[str | None, Any]:
+            response = self.request("GET", path, {} if etag is None else {"If-None-Match": etag})
+            if response.status == 304:
+                response.close()
+                return etag, None
+            return response.headers.get("ETag"), self._record(response)
+
+        return self.tried(ask)
+
+    def post(self, path: str, record: Any) -> Any:
+        """Send JSON and return the JSON that is answered."""
+        content = json.dumps(record, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json"}
         return self.tried(lambda: self._record(self.request("POST", path, headers, content)))
+
+    def push(self, path: str, body: bytes) -> Any:
+        """Send lines of JSON that change something, and return the JSON that is answered.
+
+        Raises:
+            ModelStoreError: As `tried`; one of `REFUSALS` only where no earlier attempt may have arrived.
+        """
+        unanswered = False
+
+        def attempt() -> Any:
+            nonlocal unanswered
+            try:
+                return self._record(self.request("POST", path, {"Content-Type": "application/x-ndjson"}, body))
+            except REFUSALS as error:
+                if not unanswered:
+                    raise
+                raise StorageUnavailableError(
+                    f"{error.message}; before, an attempt went unanswered", error.hint
+                ) from error
+            except FAILURES:
+                unanswered = True
+                raise
+
+        return self.tried(attempt)
 
     def request(
         self,
@@ -153,6 +199,14 @@ class Client:
         self._web.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _check_private(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not uris.is_this_machine(parts.netloc) and not config.plain_http():
+            raise AccessDeniedError(
+                f"Over {uris.redact(self.url)} everybody on the way could read the token",
+                "Use https://; where that is no matter, set MODELSTORE_PLAIN_HTTP=1.",
+            )
 
     def _record(self, response: Response) -> Any:
         with response:

@@ -52,6 +52,7 @@ class HttpPartner:
 
     def __init__(self, url: str) -> None:
         self._client = Client(url)
+        self._known: tuple[str, Knowledge] | None = None
         try:
             info = self._client.get("/v1/registry")
             self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
@@ -81,8 +82,14 @@ class HttpPartner:
         return self._client.url
 
     def knowledge(self) -> Knowledge:
-        """Return what it has now."""
-        return read_knowledge(self._client.get("/v1/journal/heads"))
+        """Return what it has now: the same object as before where that is the same."""
+        before = self._known
+        etag, record = self._client.get_if_new("/v1/journal/heads", None if before is None else before[0])
+        if record is None and before is not None:
+            return before[1]
+        knowledge = read_knowledge(record)
+        self._known = None if etag is None else (etag, knowledge)
+        return knowledge
 
     def parcels(self, known: Knowledge, upto: Knowledge) -> Iterator[Parcel]:
         """Yield what the other side has not; a line that is cut off is taken up again behind what has arrived."""
@@ -119,7 +126,7 @@ class HttpPartner:
                     f" {self._body_bytes} at once",
                     "Let the server take more: modelstore serve --max-body.",
                 )
-            done = self._client.post("/v1/journal/push", body=body, kind="application/x-ndjson")
+            done = self._client.push("/v1/journal/push", body)
             new, known = new + int(done["new"]), known + int(done["known"])
             entities.update(done["entities"])
         return Ingested(new, known, frozenset(entities))
@@ -183,7 +190,12 @@ class HttpPartner:
             data = path.read_bytes()
             url = self.path_of(need.digest, need.name)
             kind = {"Content-Type": "application/octet-stream"}
-            self._client.tried(lambda: self._client.request("PUT", url, kind, data).close())
+
+            def put() -> None:
+                with self._client.request("PUT", url, kind, data) as response:
+                    response.read()
+
+            self._client.tried(put)
             return size
         patience = Patience()
         web = self._client.connection(_SILENCE_S + size / _HASHED_PER_S)

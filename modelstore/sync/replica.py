@@ -20,15 +20,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from modelstore import config
-from modelstore.errors import (
-    AccessDeniedError,
-    InvalidOperationError,
-    InvalidRequestError,
-    StorageUnavailableError,
-)
+from modelstore.errors import InvalidRequestError, StorageUnavailableError
 from modelstore.index import ops
 from modelstore.index.heads import read_heads, read_strays
 from modelstore.index.ingest import ingest
@@ -39,6 +34,7 @@ from modelstore.storage import uris
 from modelstore.storage.fingerprints import Fingerprint
 from modelstore.storage.objects import ObjectStore, StoredObject, object_uri, parse_object_uri, sanitise_filename
 from modelstore.storage.transfer import Address
+from modelstore.sync.client import REFUSALS
 from modelstore.sync.http import HttpPartner
 from modelstore.sync.partners import Knowledge, Parcel, RegistryPartner
 
@@ -46,9 +42,6 @@ if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
 
 __all__ = ["Server", "ServerJournal", "ServerObjects"]
-
-_REFUSALS: Final = (AccessDeniedError, InvalidOperationError, InvalidRequestError)
-"""After these the server has changed nothing, for certain."""
 
 
 class Server:
@@ -213,7 +206,7 @@ class ServerJournal:
         sys.audit("modelstore.step", "replica.write.3")
         try:
             self._server.partner.take_in(Parcel(operations, {stamp[16:]: stamp}))
-        except _REFUSALS:
+        except REFUSALS:
             self._unanswered.take_back()
             raise
         except StorageUnavailableError as error:

@@ -26,9 +26,14 @@ from modelstore.errors import (
 )
 from modelstore.index.heads import read_strays
 from modelstore.registry import Registry
+from modelstore.registry.references import Reference
 from modelstore.server import Tokens
 from modelstore.storage import retries, transfer
-from modelstore.sync import http
+from modelstore.storage.fingerprints import hash_file
+from modelstore.storage.transfer import Address
+from modelstore.storage.webclient import WebClient
+from modelstore.sync import Knowledge, RegistryPartner, http
+from modelstore.sync.client import Client
 from modelstore.sync.credentials import forget_token, save_token, token_for
 from modelstore.sync.http import HttpPartner
 from modelstore.testing.httpserver import http_server
@@ -98,6 +103,80 @@ def test_a_token_is_in_no_address_no_database_and_no_message(team: Registry, ann
 
     assert secret not in str(caught.value)
     assert secret.encode() not in (ann.folder / "registry.db").read_bytes()
+
+
+def test_a_token_goes_to_other_machines_in_the_clear_only_when_that_was_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is asked before: who listens would have it."""
+    monkeypatch.setenv("MODELSTORE_TOKEN", "mst_secret")
+    for place in ("http://models.example.org", "http://localhost.example.org:8008", "http://10.0.0.1/x"):
+        with pytest.raises(AccessDeniedError, match="MODELSTORE_PLAIN_HTTP") as caught:
+            Client(place)
+        assert "mst_secret" not in str(caught.value)
+    for place in ("https://models.example.org", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"):
+        Client(place)
+    monkeypatch.setenv("MODELSTORE_PLAIN_HTTP", "1")
+    Client("http://models.example.org")
+    monkeypatch.delenv("MODELSTORE_PLAIN_HTTP")
+    monkeypatch.delenv("MODELSTORE_TOKEN")
+    Client("http://models.example.org")
+
+
+def test_nothing_new_is_one_small_question(team: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the connection that is there, and what was known is kept; what is new is told."""
+    opened: list[object] = []
+    connect = WebClient._connect
+
+    def noted(self: WebClient, *arguments: Any) -> Any:
+        opened.append(self)
+        return connect(self, *arguments)
+
+    monkeypatch.setattr(WebClient, "_connect", noted)
+    team.models.create(name="m")
+    with closing(HttpPartner(url)) as partner:
+        first = partner.knowledge()
+        assert partner.knowledge() is first
+        assert partner.size_of(f"sha256:{'0' * 64}", "x") is None
+        team.models.create(name="n")
+        second = partner.knowledge()
+        assert second != first
+        assert partner.knowledge() is second
+        file = team.folder / "x"
+        file.write_bytes(b"x")
+        need = Reference(hash_file(file).digest, "x", 1, "", "x")
+        partner.store(need, Address(str(file)))
+        assert partner.size_of(need.digest, "x") == 1
+        assert partner.knowledge() is second
+    assert len(opened) == 1
+
+
+def test_a_refusal_of_what_may_have_arrived_before_is_none(
+    team: Registry, ann: Registry, url: str, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    """The answer was lost, and when it was asked for again the token had gone: nobody knows."""
+    save_token(url, Tokens(team).create("ann", "write"))
+    ann.models.create(name="m")
+    request = Client.request
+
+    def losing(self: Client, method: str, path: str, *arguments: Any, **options: Any) -> Any:
+        answer = request(self, method, path, *arguments, **options)
+        if path == "/v1/journal/push":
+            answer.close()
+            Tokens(team).revoke("ann")
+            raise ConnectionResetError
+        return answer
+
+    with closing(HttpPartner(url)) as partner, monkeypatch.context() as patch:
+        here = RegistryPartner(ann)
+        (parcel,) = here.parcels(Knowledge(), here.knowledge())
+        patch.setattr(Client, "request", losing)
+        with pytest.raises(StorageUnavailableError, match="unanswered"):
+            partner.take_in(parcel)
+        patch.undo()
+        assert len(list(team.operations())) == 1
+        with pytest.raises(AccessDeniedError):
+            partner.take_in(parcel)
 
 
 def test_roles_of_a_sync(team: Registry, ann: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
