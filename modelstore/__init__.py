@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from modelstore import errors as errors
     from modelstore.query import Field, Meta, Metric, Tag
     from modelstore.reports.figures import SeriesInfo
-    from modelstore.sdk._context import Registry, transaction
-    from modelstore.sdk._context import open_registry as open  # noqa: A004 - `modelstore.open(uri)` is the call
+    from modelstore.sdk._context import Registry, open_registry, transaction
     from modelstore.sdk.framework import Framework
     from modelstore.sdk.input_model import InputModel
     from modelstore.sdk.logger import Logger
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from modelstore.sdk.storage_manager import StorageManager
     from modelstore.sdk.task import Task, TaskTypes
     from modelstore.storage.progress import watch_transfers
+
+    open = open_registry  # noqa: A001 - `modelstore.open(uri)` is the call
 
 __version__ = "0.1.0"
 
@@ -48,11 +49,11 @@ __all__ = [
     "diff",
     "errors",
     "inspect",
-    "open",
     "to_pandas",
     "transaction",
     "watch_transfers",
 ]
+"""All but `open`: `from modelstore import *` must not hide Python's own."""
 
 _HOMES: Final = {
     "Field": ("modelstore.query", "Field"),

@@ -60,9 +60,9 @@ def shared_registries(own_surroundings: None, tmp_path: Path, monkeypatch: pytes
     """Make new registries shared, with the indexes of this host beside them."""
     monkeypatch.setenv("MODELSTORE_INDEX", str(tmp_path / "modelstore-indexes"))
 
-    def form(folder: Path, *, create: bool, shared: bool | None = None) -> kinds.Form:
+    def form(folder: Path, *, create: bool, shared: bool | None = None, anew: bool = False) -> kinds.Form:
         new = create and not (folder / kinds.FORMAT_FILE).exists() and not (folder / "registry.db").exists()
-        return kinds.open_form(folder, create=create, shared=True if new and shared is None else shared)
+        return kinds.open_form(folder, create=create, shared=True if new and shared is None else shared, anew=anew)
 
     monkeypatch.setattr("modelstore.registry.opening.open_form", form)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import modelstore
 
 _ROOT = Path(__file__).parent.parent
 
@@ -20,8 +23,6 @@ def project() -> dict[str, Any]:
 
 def test_the_version_of_the_package_is_the_version_of_the_distribution(project: dict[str, Any]) -> None:
     """Two places to write it are one too many to remember."""
-    import modelstore
-
     assert modelstore.__version__ == project["version"]
 
 
@@ -46,3 +47,13 @@ def test_every_storage_backend_has_a_lower_bound(project: dict[str, Any], extra:
     """Without one a resolver silently takes a release that is years old rather than report a conflict."""
     for requirement in project["optional-dependencies"][extra]:
         assert ">=" in requirement
+
+
+def test_importing_everything_leaves_pythons_own_names_alone() -> None:
+    """`open(path, "w")` in a notebook that began with a star must not make a registry."""
+    names: dict[str, object] = {}
+    exec("from modelstore import *", names)  # noqa: S102 - running it is the test
+
+    assert not names.keys() & set(dir(builtins)) - {"__doc__", "__builtins__"}
+    assert {"Task", "Model", "InputModel", "OutputModel"} <= names.keys()
+    assert callable(modelstore.open)

@@ -56,7 +56,7 @@ class Form(NamedTuple):
     objects: str | None = None
 
 
-def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form:
+def open_form(folder: Path, *, create: bool, shared: bool | None = None, anew: bool = False) -> Form:
     """Return what a registry is, made when there is none.
 
     Args:
@@ -64,9 +64,10 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
         create: Make it when the folder has none.
         shared: Kind of the one that is made, and that one that exists must have; None takes any, and makes a shared
             one where the folder lies on a network filesystem.
+        anew: Make it also where this host knows a shared one that is not there.
 
     Raises:
-        RegistryNotFoundError: There is none, and ``create`` is False.
+        RegistryNotFoundError: There is none, and ``create`` is False; or there was a shared one, and ``anew`` is False.
         InvalidRequestError: It is of the other kind, or the path is no folder.
         NetworkFilesystemError: A registry of one machine lies on a network filesystem.
         NewerRegistryError, CorruptRegistryError, ReadOnlyRegistryError: It cannot be opened.
@@ -74,9 +75,11 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
     network = mounts.network_filesystem(folder)
     form = read_form(folder)
     if form is None:
-        if not create and not (folder / "registry.db").exists():
-            raise RegistryNotFoundError(f"There is no registry at {folder}", "Check the path, or create it.")
         old = (folder / "registry.db").exists()
+        if not old and not anew:
+            _refuse_to_replace(folder)
+        if not create and not old:
+            raise RegistryNotFoundError(f"There is no registry at {folder}", "Check the path, or create it.")
         form = create_form(folder, "shared" if not old and (shared or (shared is None and network)) else "local")
     if shared is not None and shared != (form.kind == "shared"):
         raise InvalidRequestError(
@@ -88,6 +91,23 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None) -> Form
             f"Convert it, while nobody uses it: modelstore convert --shared {folder}",
         )
     return form
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """See that a shared registry, whose folder is not mounted just now, is not begun anew below its mount point.
+
+    Raises:
+        RegistryNotFoundError: This host knows one there.
+    """
+    from modelstore.registry.places import known_index
+
+    index = known_index(folder)
+    if index is not None:
+        raise RegistryNotFoundError(
+            f"The shared registry at {folder}, which this host knows, is not there",
+            "See that its folder is mounted; MODELSTORE_OFFLINE=1 reads what is known here. Should it be gone for good,"
+            f" delete {index}.",
+        )
 
 
 def read_form(folder: Path) -> Form | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError
+from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError, RegistryNotFoundError
 from modelstore.index.database import Database
 from modelstore.registry import mounts
 from modelstore.registry.kinds import Kind, open_form, whereabouts
@@ -93,7 +93,16 @@ def find(uri: str | os.PathLike[str], how: Opening) -> Place:
 
 
 def _in_folder(folder: Path, how: Opening) -> Place:
-    form = open_form(folder, create=how.create, shared=how.shared)
+    try:
+        anew = bool(how.shared) and not how.offline
+        form = open_form(folder, create=how.create, shared=how.shared, anew=anew)
+    except (RegistryNotFoundError, ReadOnlyRegistryError):
+        from modelstore.registry.places import known_index
+
+        index = known_index(folder) if how.offline else None
+        if index is None:
+            raise
+        return Place("shared", index.name[17:], folder, index, how.actor or config.actor())
     private = folder
     if form.kind == "shared":
         from modelstore.registry.places import private_folder

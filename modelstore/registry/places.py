@@ -10,7 +10,7 @@ from modelstore import config
 from modelstore.errors import NetworkFilesystemError, ReadOnlyRegistryError, RegistryNotFoundError
 from modelstore.registry import mounts
 
-__all__ = ["known_registry", "private_folder"]
+__all__ = ["known_index", "known_registry", "private_folder"]
 
 
 def known_registry(location: Path | str) -> str:
@@ -19,14 +19,20 @@ def known_registry(location: Path | str) -> str:
     Raises:
         RegistryNotFoundError: It never opened any there.
     """
-    name = _place(location)
-    folders = (config.index_folder(), _fallback() / "index")
-    found = [one for folder in folders for one in folder.glob(f"{name}-*") if (one / "registry.db").exists()]
-    if not found:
+    index = known_index(location)
+    if index is None:
         raise RegistryNotFoundError(
             f"This host knows nothing of a registry at {location}", "Open it once without MODELSTORE_OFFLINE."
         )
-    return max(found, key=lambda one: one.stat().st_mtime).name[17:]
+    return index.name[17:]
+
+
+def known_index(location: Path | str) -> Path | None:
+    """Return the private folder of the registry that this host last opened at a place; None when it opened none."""
+    name = _place(location)
+    folders = (config.index_folder(), _fallback() / "index")
+    found = [one for folder in folders for one in folder.glob(f"{name}-*") if (one / "registry.db").exists()]
+    return max(found, key=lambda one: one.stat().st_mtime, default=None)
 
 
 def private_folder(location: Path | str, registry: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from modelstore.errors import (
     PublishedModelError,
     ReadOnlyRegistryError,
     RegistryError,
+    RegistryNotFoundError,
     StorageError,
     StorageUnavailableError,
 )
@@ -197,6 +199,30 @@ def test_a_journal_that_cannot_be_read_is_an_error_and_offline_goes_on_with_what
     (team / "away").rename(team / "journal")
     assert ModelSearch().count(a) == 1
     a.models.edit(model.id, comment="now")
+
+
+def test_a_folder_that_is_not_mounted_is_no_place_for_a_new_registry(host: Hosts[Path], team: Path) -> None:
+    """What would be written there is lost to the team as soon as the folder is mounted again; offline reads go on."""
+    model = host("a").models.create(name="one")
+    team.rename(team.with_name("away"))
+    team.mkdir()  # a mount point
+    for create in (True, False):
+        with pytest.raises(RegistryNotFoundError, match="MODELSTORE_OFFLINE"):
+            host("a", shared=None, create=create)
+    assert host("a", shared=None, offline=True).models.get(model.id).name == "one"
+    assert host("a", offline=True).models.get(model.id).name == "one"
+    assert list(team.iterdir()) == []
+
+    assert host("stranger", shared=None).kind == "local"
+
+
+def test_a_shared_registry_that_was_deleted_is_made_anew_when_it_is_asked_for(host: Hosts[Path], team: Path) -> None:
+    """Whoever says `shared=True` says that there may be none."""
+    host("a").models.create(name="one")
+    shutil.rmtree(team)
+    again = host("a")
+    again.models.create(name="two")
+    assert ModelSearch().count(host("b")) == 1
 
 
 def test_a_write_that_cannot_reach_the_journal_leaves_nothing(
