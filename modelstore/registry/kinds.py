@@ -15,6 +15,7 @@ from modelstore.errors import (
     NewerRegistryError,
     ReadOnlyRegistryError,
     RegistryNotFoundError,
+    StorageUnavailableError,
 )
 from modelstore.ids import new_id
 from modelstore.registry import mounts
@@ -67,7 +68,8 @@ def open_form(folder: Path, *, create: bool, shared: bool | None = None, anew: b
         anew: Make it also where this host knows a shared one that is not there.
 
     Raises:
-        RegistryNotFoundError: There is none, and ``create`` is False; or there was a shared one, and ``anew`` is False.
+        RegistryNotFoundError: There is none, and ``create`` is False.
+        StorageUnavailableError: This host knows a shared one that is not there, and ``anew`` is False.
         InvalidRequestError: It is of the other kind, or the path is no folder.
         NetworkFilesystemError: A registry of one machine lies on a network filesystem.
         NewerRegistryError, CorruptRegistryError, ReadOnlyRegistryError: It cannot be opened.
@@ -97,13 +99,13 @@ def _refuse_to_replace(folder: Path) -> None:
     """See that a shared registry, whose folder is not mounted just now, is not begun anew below its mount point.
 
     Raises:
-        RegistryNotFoundError: This host knows one there.
+        StorageUnavailableError: This host knows one there.
     """
     from modelstore.registry.places import known_index
 
     index = known_index(folder)
     if index is not None:
-        raise RegistryNotFoundError(
+        raise StorageUnavailableError(
             f"The shared registry at {folder}, which this host knows, is not there",
             "See that its folder is mounted; MODELSTORE_OFFLINE=1 reads what is known here. Should it be gone for good,"
             f" delete {index}.",

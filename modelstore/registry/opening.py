@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError, RegistryNotFoundError
+from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError, StorageUnavailableError
 from modelstore.index.database import Database
 from modelstore.registry import mounts
 from modelstore.registry.kinds import Kind, open_form, whereabouts
@@ -96,7 +96,7 @@ def _in_folder(folder: Path, how: Opening) -> Place:
     try:
         anew = bool(how.shared) and not how.offline
         form = open_form(folder, create=how.create, shared=how.shared, anew=anew)
-    except (RegistryNotFoundError, ReadOnlyRegistryError):
+    except (StorageUnavailableError, ReadOnlyRegistryError):
         from modelstore.registry.places import known_index
 
         index = known_index(folder) if how.offline else None

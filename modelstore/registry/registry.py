@@ -92,6 +92,7 @@ class Registry(Lookback, Upkeep):
         CorruptRegistryError: Its database or format file is damaged.
         ReadOnlyRegistryError: It must be created, and the folder cannot be written.
         NetworkFilesystemError: A registry of one machine lies on a network filesystem.
+        StorageUnavailableError: A shared registry that this host knows is not there: its folder is not mounted.
     """
 
     def __init__(

@@ -206,5 +206,6 @@ def open_registry(
         CorruptRegistryError: Its database or format file is damaged.
         ReadOnlyRegistryError: It must be created, and the folder cannot be written.
         NetworkFilesystemError: A registry of one machine lies on a network filesystem.
+        StorageUnavailableError: A shared registry that this host knows is not there: its folder is not mounted.
     """
     return Registry(uri, create=create, cache=cache, actor=actor, shared=shared, offline=offline)

@@ -24,7 +24,6 @@ from modelstore.errors import (
     PublishedModelError,
     ReadOnlyRegistryError,
     RegistryError,
-    RegistryNotFoundError,
     StorageError,
     StorageUnavailableError,
 )
@@ -207,7 +206,7 @@ def test_a_folder_that_is_not_mounted_is_no_place_for_a_new_registry(host: Hosts
     team.rename(team.with_name("away"))
     team.mkdir()  # a mount point
     for create in (True, False):
-        with pytest.raises(RegistryNotFoundError, match="MODELSTORE_OFFLINE"):
+        with pytest.raises(StorageUnavailableError, match="MODELSTORE_OFFLINE"):
             host("a", shared=None, create=create)
     assert host("a", shared=None, offline=True).models.get(model.id).name == "one"
     assert host("a", offline=True).models.get(model.id).name == "one"
