@@ -179,7 +179,9 @@ def open_bucket(bucket: ObjectStorage, *, create: bool, shared: bool | None = No
         return form._replace(objects=objects)
     except BlobNotFoundError:
         if not create:
-            raise RegistryNotFoundError(f"There is no registry at {bucket.uri}", "Check it, or create it.") from None
+            raise RegistryNotFoundError(
+                f"There is no registry at {bucket.uri}", "Check the path, or create it."
+            ) from None
     try:
         bucket.create(FORMAT_FILE, _text(Form("shared", new_id(), objects)))
         return _parsed(bucket.read(FORMAT_FILE), bucket.uri)

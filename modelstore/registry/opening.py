@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +123,7 @@ def _in_storage(storage: ObjectStorage, how: Opening) -> Place:
         noted = private / "objects-place"
         objects = noted.read_text() if noted.exists() else None
         return Place("shared", identity, private, private, actor, storage, objects=objects)
-    with ExitStack() as failed:
+    with ExitStack() as failed, _hinting_at_what_is_known(storage.uri):
         failed.callback(storage.close)
         form = open_bucket(storage, create=how.create, shared=how.shared, objects=_objects(how.objects))
         private = private_folder(storage.uri, form.id)
@@ -131,6 +131,20 @@ def _in_storage(storage: ObjectStorage, how: Opening) -> Place:
             (private / "objects-place").write_text(form.objects)
         failed.pop_all()
     return Place("shared", form.id, private, private, actor, storage, objects=form.objects)
+
+
+@contextmanager
+def _hinting_at_what_is_known(location: str) -> Iterator[None]:
+    """Say, where a place that this host knows does not answer, how to do without."""
+    from modelstore.registry.places import known_index
+
+    try:
+        yield
+    except StorageUnavailableError as error:
+        if known_index(location) is None:
+            raise
+        hint = f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.".strip()
+        raise StorageUnavailableError(error.message, hint) from error
 
 
 def _objects(given: str | os.PathLike[str] | None) -> str | None:
@@ -152,7 +166,7 @@ def _behind_server(url: str, how: Opening) -> Place:
     if how.shared is False:
         raise InvalidRequestError(f"A registry behind a server is shared: {url}", "Name a folder.")
     server = Server(url, offline=how.offline)
-    with ExitStack() as failed:
+    with ExitStack() as failed, _hinting_at_what_is_known(server.url):
         failed.callback(server.close)
         identity = known_registry(server.url) if how.offline else server.partner.id
         private = private_folder(server.url, identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ __all__ = ["Patience", "retrying"]
 T = TypeVar("T")
 
 _MAX_RETRY_AFTER_S: Final = 60.0
+_SILENCE_S: Final = 3.0
+
+logger = logging.getLogger("modelstore")
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Patience:
     longest_pause_s: float = 10.0
     _failures: int = field(default=0, init=False)
     _since: float = field(default_factory=time.monotonic, init=False)
+    _told: bool = field(default=False, init=False)
 
     def fresh(self) -> Patience:
         """Return the same patience, not yet tried."""
@@ -58,8 +63,15 @@ class Patience:
         pause = max(pause, _asked_for(error))
         if time.monotonic() + pause - self._since > self.deadline_s:
             return False
+        self._tell(error)
         sleep(pause)
         return True
+
+    def _tell(self, error: BaseException) -> None:
+        """Say once what takes so long: silence for a minute looks like a program that hangs."""
+        if not self._told and time.monotonic() - self._since > _SILENCE_S:
+            self._told = True
+            logger.warning("storage does not answer (%s); trying again", type(error).__name__)
 
 
 def retrying(action: Callable[[], T], patience: Patience | None = None) -> T:

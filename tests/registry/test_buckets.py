@@ -39,6 +39,7 @@ from modelstore.registry.moving import move
 from modelstore.registry.registration import register_files
 from modelstore.registry.search import ModelSearch
 from modelstore.storage.buckets import Bucket
+from modelstore.storage.retries import Patience
 from modelstore.testing.journals import SinfulBucket
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
 from tests.registry.hosts import Hosts, contents
@@ -245,6 +246,13 @@ def test_offline_a_host_reads_what_it_knows(host: Hosts[str], weights: Path, mon
         again.models.create(name="two")
     with pytest.raises(RegistryNotFoundError, match="knows nothing"):
         host("b", offline=True)
+
+    monkeypatch.setattr(Patience, "after", lambda *_: False)
+    with pytest.raises(StorageUnavailableError, match="MODELSTORE_OFFLINE=1 reads"):
+        host("a")
+    with pytest.raises(StorageUnavailableError) as caught:
+        host("b")
+    assert "OFFLINE" not in str(caught.value)  # it would find nothing
 
 
 def test_the_past_can_be_looked_at(host: Hosts[str]) -> None:

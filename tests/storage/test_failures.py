@@ -167,6 +167,21 @@ def failing(*errors: Exception | None) -> Any:
     return action
 
 
+def test_a_long_wait_is_no_silent_one(caplog: pytest.LogCaptureFixture) -> None:
+    """A minute without a word looks like a program that hangs; once is enough."""
+    slept: list[float] = []
+    patience = Patience()
+    for _ in range(2):
+        patience.after(ConnectionResetError(104, "reset"), slept.append)
+    assert caplog.text == ""
+    patience._since -= 10
+    for _ in range(3):
+        patience.after(ConnectionResetError(104, "reset"), slept.append)
+
+    assert len(slept) == 5
+    assert caplog.text.count("trying again") == 1
+
+
 QUICK = Patience(attempts=3, first_pause_s=0.001)
 
 
