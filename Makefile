@@ -101,7 +101,8 @@ test-shared: $(VENV)/.stamp ## The tests of classes and registries once more, on
 
 # Servers for two backends that Python has none for; the tests skip where they are not installed.
 test-azure: $(VENV)/.stamp build/servers/.stamp ## The storage tests that need servers from npm (Azurite, s3rver), which come into build/
-	$(BIN)/python -m pytest tests/storage/test_backends.py -k "TestAzure or TestS3OfAnotherMaker" $(ARGS)
+	$(BIN)/python -m pytest -s tests/storage/test_backends.py tests/registry/test_buckets_azure.py \
+		-m "long or not long" -k "TestAzure or TestS3OfAnotherMaker or test_buckets_azure" $(ARGS)
 
 # Real NFS servers and clients, each a kernel of its own; MODELSTORE_NFS_SECONDS sets how long each kind is tried.
 test-nfs: $(VENV)/.stamp ## A team on a real NFS server (needs what tests/nfs/lab.sh install brings)

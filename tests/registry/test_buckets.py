@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import signal
 import subprocess
@@ -43,6 +41,7 @@ from modelstore.storage.retries import Patience
 from modelstore.testing.journals import SinfulBucket
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
 from tests.registry.hosts import Hosts, contents
+from tests.registry.team import team_at_work
 
 
 @pytest.fixture
@@ -421,8 +420,6 @@ def test_nothing_acknowledged_is_lost_and_all_hosts_end_with_the_same(seed: int,
 
 # -- real stores, real processes, a bad network ------------------------------------------------------------------------
 
-_WORKER = Path(__file__).parent.parent / "nfs" / "worker.py"
-
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
@@ -452,37 +449,6 @@ def gs_server() -> Iterator[str]:
     server.start()
     yield f"http://127.0.0.1:{port}"
     server.stop()
-
-
-def _team_at_work(uri: str, tmp_path: Path, proxy: FaultyProxy, seconds: float) -> None:
-    """Three hosts of two processes each, one of them killed; then all must agree, and nothing acknowledged be lost."""
-    acks = tmp_path / "acks"
-    acks.mkdir()
-
-    def run(what: str, name: str, *rest: str) -> subprocess.Popen[str]:
-        own = {"MODELSTORE_INDEX": str(tmp_path / name[0] / "index"), "MODELSTORE_CACHE": str(tmp_path / name[0] / "c")}
-        command = [sys.executable, str(_WORKER), what, uri, str(acks), name, *rest]
-        return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True)
-
-    with Registry(uri, cache=tmp_path / "cache"):
-        pass
-    proxy.rate = 0.05
-    workers = [run("work", f"{host}{number}", str(seconds)) for host in "abc" for number in (1, 2)]
-    time.sleep(seconds * 0.6)
-    workers[0].send_signal(signal.SIGKILL)
-    outputs = [worker.communicate(timeout=250)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, *[0] * 5]
-    proxy.rate = 0.0
-    checks = [json.loads(run("check", f"{host}9").communicate(timeout=250)[0]) for host in "abcd"]
-    done = [json.loads(output) for output in outputs[1:]]
-    actions = sum(sum(one["done"].values()) for one in done)
-    print(f"\n{actions} actions, {checks[0]['operations']} operations, faults {dict(proxy.faults)}")
-    assert [check["missing"] for check in checks] == [[]] * 4
-    assert [check["doubled"] for check in checks] == [0] * 4
-    assert len({check["state"] for check in checks}) == 1
-    assert [check["errors"] for check in checks] == [[]] * 4
-    assert actions > 10
-    assert sum(proxy.faults.values()) > 0
 
 
 @pytest.fixture
@@ -563,7 +529,7 @@ with registry.transaction():
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")
 def test_a_team_works_on_s3_behind_a_bad_network(on_s3: tuple[str, FaultyProxy], tmp_path: Path) -> None:
-    _team_at_work(on_s3[0], tmp_path, on_s3[1], 120)
+    team_at_work(on_s3[0], tmp_path, on_s3[1], 120)
 
 
 @pytest.mark.long
@@ -579,4 +545,4 @@ def test_a_team_works_on_google_storage_behind_a_bad_network(
         bucket = f"bucket-{uuid.uuid4().hex}"
         fs, _ = open_filesystem(f"gs://{bucket}", {"token": "anon", "project": "p"})
         fs.mkdir(bucket)
-        _team_at_work(f"gs://{bucket}/team", tmp_path, proxy, 25)
+        team_at_work(f"gs://{bucket}/team", tmp_path, proxy, 25)

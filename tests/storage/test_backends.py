@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,39 +23,14 @@ from modelstore.storage.uploads import upload
 from modelstore.storage.uris import join
 from modelstore.testing.httpserver import http_server
 from modelstore.testing.storage import HASTY, NAMES, Notes, StorageContract
+from tests.npm import azure_connection, azure_server, free_port, npm_program, npm_server
 
-BUILD = Path(__file__).parents[2] / "build"
 SECRET = "s3cret-" + uuid.uuid4().hex  # in every credential below, and in no message
 
 
 def needs(*modules: str) -> pytest.MarkDecorator:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
-
-
-def npm_program(name: str) -> str | None:
-    """Return a server that comes from npm: on the path, or where `make test-azure` installs it."""
-    return shutil.which(name) or shutil.which(name, path=str(BUILD / "servers" / "node_modules" / ".bin"))
-
-
-def npm_server(command: list[str], port: int) -> Iterator[int]:
-    """Run one until the generator is closed."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(300):
-                with socket.socket() as one:
-                    if one.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield port
-        finally:
-            process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class TestLocal(StorageContract):
@@ -248,14 +220,8 @@ class TestGoogle(StorageContract):
 
 
 @pytest.fixture(scope="module")
-def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    folder = str(tmp_path_factory.mktemp("azure"))
-    command = [
-        str(npm_program("azurite-blob")), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobPort",
-        str(port), "--location", folder,
-    ]  # fmt: skip
-    yield from npm_server(command, port)
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    yield from azure_server(str(tmp_path_factory.mktemp("azure")))
 
 
 @needs("adlfs")
@@ -263,14 +229,8 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.filterwarnings("ignore")
 class TestAzure(StorageContract):
     @pytest.fixture
-    def place(self, azure_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
-        # The account that every Azurite has.
-        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-        monkeypatch.setenv(
-            "AZURE_STORAGE_CONNECTION_STRING",
-            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
-            f"AccountKey={key};BlobEndpoint=http://127.0.0.1:{azure_server}/devstoreaccount1;",
-        )
+    def place(self, azure: int, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_connection(azure))
         container = f"box-{uuid.uuid4().hex}"
         fs, _ = open_filesystem(f"az://{container}")
         fs.mkdir(container)
