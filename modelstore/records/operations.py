@@ -31,6 +31,7 @@ __all__ = [
     "TASK_FIELDS",
     "Action",
     "EntityKind",
+    "NewerOperationError",
     "Operation",
     "check_operation",
 ]
@@ -96,6 +97,16 @@ _TYPES: Final[dict[str, dict[str, type]]] = {
 _MAX_INT: Final = 2**63 - 1
 
 
+_RECORD: Final = frozenset(("stamp", "kind", "entity", "action", "changes", "actor", "parents", "batch"))
+
+
+class NewerOperationError(InvalidOperationError):
+    """An operation has something that this version has never heard of.
+
+    Nothing of it may be left out: whoever has it and whoever passes it on would disagree for ever, and not notice.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One immutable record of the journal.
@@ -149,10 +160,12 @@ class Operation:
         """Read one line written by `to_json`.
 
         Raises:
+            NewerOperationError: It has something that this version does not know.
             InvalidOperationError: The text is no operation, or one that breaks a rule.
         """
         try:
             record = json.loads(text)
+            unheard = record.keys() - _RECORD
             batch, batch_size = record.get("batch") or (None, 1)
             operation = cls(
                 stamp=record["stamp"],
@@ -167,8 +180,17 @@ class Operation:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidOperationError(f"Not an operation: {text[:200]!r}") from error
+        if unheard:
+            raise _newer(operation, f"{min(unheard)[:100]!r}")
         check_operation(operation)
         return operation
+
+
+def _newer(operation: Operation, what: str) -> NewerOperationError:
+    return NewerOperationError(
+        f"Operation {str(operation.stamp)[:64]!r} has what this version does not know: {what}",
+        'If a newer modelstore made it, upgrade this one: pip install -U "modelstore-local".',
+    )
 
 
 def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one branch a rule
@@ -184,11 +206,11 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
     if not is_stamp(operation.stamp):
         raise refuse("its stamp is not 32 hex digits")
     if not isinstance(operation.kind, str) or operation.kind not in _FIELDS:
-        raise refuse(f"unknown kind of entity {operation.kind!r}")
+        raise _newer(operation, f"the kind of entity {str(operation.kind)[:100]!r}")
     if not is_id(operation.entity):
         raise refuse(f"its entity {operation.entity!r} is not 32 hex digits")
     if not isinstance(operation.action, str) or operation.action not in _ACTIONS:
-        raise refuse(f"unknown action {operation.action!r}")
+        raise _newer(operation, f"the action {str(operation.action)[:100]!r}")
     if operation.action == "publish" and operation.kind == "project":
         raise refuse("a project cannot be published")
     if not isinstance(operation.changes, dict) or not isinstance(operation.parents, dict):
@@ -206,7 +228,7 @@ def check_operation(operation: Operation) -> None:  # noqa: C901, PLR0912 - one 
     for key, value in operation.changes.items():
         # What nearly all changes are: a value of the field's type. Whatever else there is, is looked at closely.
         if types.get(key) is not type(value):
-            _check_change(operation.kind, key, value, refuse)
+            _check_change(operation, key, value, refuse)
     for key, stamp in operation.parents.items():
         if key not in operation.changes and operation.action != "delete":
             raise refuse(f"a parent for {key!r}, which it does not change")
@@ -225,7 +247,7 @@ def _check_report(operation: Operation, refuse: Any) -> None:
         raise refuse("a report is of scalars, or of one plot")
     plot: dict[str, Any] = operation.changes["plot"]
     if not _PLOT_KEYS.issuperset(plot) or plot.get("kind") not in PLOT_KINDS:
-        raise refuse("a plot of an unknown kind")
+        raise _newer(operation, "a plot of an unknown kind")
     texts = [plot.get(key) for key in ("title", "series")] + [plot[key] for key in ("name", "url") if key in plot]
     numbers = [plot.get(key) for key in ("iteration", "time")] + [plot[key] for key in ("size",) if key in plot]
     if not all(isinstance(text, str) for text in texts):
@@ -238,7 +260,10 @@ def _check_report(operation: Operation, refuse: Any) -> None:
         raise refuse("a plot is a figure, stored bytes or an address")
 
 
-def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa: C901, PLR0912 - one branch a rule
+def _check_change(  # noqa: C901, PLR0912 - one branch a rule
+    operation: Operation, key: Any, value: Any, refuse: Any
+) -> None:
+    kind = operation.kind
     if not isinstance(key, str):
         raise refuse("a key is not text")
     if key in _FIELDS[kind]:
@@ -255,7 +280,7 @@ def _check_change(kind: str, key: Any, value: Any, refuse: Any) -> None:  # noqa
         return
     prefix = key[: key.find(":", 5 if key.startswith("link:") else 0) + 1]
     if prefix not in PREFIXES[kind] or len(key) == len(prefix):
-        raise refuse(f"unknown key {key[:100]!r}")
+        raise _newer(operation, f"the key {key[:100]!r}")
     if value is None:
         return
     if prefix in ("tag:", "systag:") and value is not True:

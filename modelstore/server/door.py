@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from modelstore import __version__
 from modelstore.errors import AccessDeniedError
 from modelstore.server.answers import RefusedError
 from modelstore.server.peers import owner
 from modelstore.server.service import Service
 from modelstore.server.tokens import ANYBODY, Role, Token
 from modelstore.storage.uris import is_this_machine
+from modelstore.sync.wire import OLDEST, VERSION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +31,7 @@ def let_in(service: Service, request: Request, role: Role | None) -> Token:
     """
     if role is None:
         return ANYBODY
+    _check_version(request)
     if service.open_to_all:
         _check_is_here(request)
         return ANYBODY
@@ -54,6 +57,17 @@ def let_in(service: Service, request: Request, role: Role | None) -> Token:
             "Ask for another token.",
         )
     return found
+
+
+def _check_version(request: Request) -> None:
+    said = request.headers.get(VERSION, "1")
+    if said.isascii() and said.isdigit() and len(said) < 10 and int(said) < OLDEST:
+        raise RefusedError(
+            426,
+            "NewerRegistryError",
+            f"This is modelstore {__version__}: it takes clients from version {OLDEST} of its interface on, not {said}",
+            'Upgrade modelstore on this machine: pip install -U "modelstore-local".',
+        )
 
 
 def _unknown(message: str) -> RefusedError:

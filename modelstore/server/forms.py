@@ -56,6 +56,7 @@ class RegistryInfo(Struct):
     software: str
     version: str
     api: int
+    oldest: int
     you: Whoami
     limits: Limits
 

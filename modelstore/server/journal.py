@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from modelstore.errors import InvalidRequestError, ModelStoreError
+from modelstore.errors import InvalidOperationError, InvalidRequestError, ModelStoreError
+from modelstore.records.operations import NewerOperationError
 from modelstore.server import forms
 from modelstore.server.admission import take_in
 from modelstore.server.answers import RefusedError
@@ -81,7 +82,12 @@ async def push(call: Call) -> Response:
     body = await call.body()
 
     def work() -> forms.Pushed:
-        parcel = read_parcel(body.split(b"\n"))
+        try:
+            parcel = read_parcel(body.split(b"\n"))
+        except NewerOperationError as error:
+            raise InvalidOperationError(
+                error.message, "If a newer modelstore made it, upgrade the one on the server."
+            ) from error
         done = take_in(call.registry, parcel, call.who, call.service.settings.max_ahead_ms)
         return forms.Pushed(done.new, done.known, sorted(done.entities))
 

@@ -21,11 +21,12 @@ _WORDS: Final = {
     403: "The token may not do this", 404: "There is no such thing", 408: "The body did not come",
     409: "It is there already, and is another; or the offset is another", 413: "The body is too large",
     415: "The body is of the wrong kind", 416: "The object is shorter", 422: "What came is malformed or damaged",
+    426: "The client is too old",
     429: "Too many bad tokens from there", 500: "A mistake of the server", 503: "It cannot be done now",
     507: "The disk is full",
 }  # fmt: skip
 _EVERYWHERE: Final = (500, 503)
-_WITH_TOKEN: Final = (401, 403, 429)
+_WITH_TOKEN: Final = (401, 403, 426, 429)
 _PARAMETERS: Final = {
     "id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},

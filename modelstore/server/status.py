@@ -10,11 +10,9 @@ from modelstore.index.schema import SCHEMA_VERSION
 from modelstore.server import forms
 from modelstore.server.encoding import json_answer
 from modelstore.server.service import Call
+from modelstore.sync.wire import OLDEST, SPEAKS
 
-__all__ = ["API", "health", "metrics", "openapi", "registry"]
-
-API = 1
-"""Grows when a client of today could not talk to the server any more."""
+__all__ = ["health", "metrics", "openapi", "registry"]
 
 
 async def health(call: Call) -> Response:
@@ -52,5 +50,5 @@ async def registry(call: Call) -> Response:
     you = forms.Whoami(call.who.name, call.who.role, list(call.who.actors))
     limits = forms.Limits(call.service.settings.max_body)
     return json_answer(
-        forms.RegistryInfo(found.id, found.kind, SCHEMA_VERSION, "modelstore", __version__, API, you, limits)
+        forms.RegistryInfo(found.id, found.kind, SCHEMA_VERSION, "modelstore", __version__, SPEAKS, OLDEST, you, limits)
     )

@@ -24,6 +24,7 @@ from modelstore.storage.failures import is_transient, translate
 from modelstore.storage.retries import Patience
 from modelstore.storage.webclient import HttpStatusError, Response, WebClient
 from modelstore.sync.credentials import token_for
+from modelstore.sync.wire import SPEAKS, VERSION
 
 __all__ = ["FAILURES", "REFUSALS", "Client", "lines_of"]
 
@@ -75,7 +76,11 @@ class Client:
         if token is not None:
             self._check_private()
         self.headers: dict[str, str] = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._web = WebClient(self.headers)
+        self._web = WebClient(self._every)
+
+    @property
+    def _every(self) -> dict[str, str]:
+        return {VERSION: str(SPEAKS), **self.headers}
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
@@ -168,7 +173,7 @@ class Client:
 
     def connection(self, timeout_s: float) -> WebClient:
         """Return connections on which the server may be silent for so long; the caller closes them."""
-        return WebClient(self.headers, timeout_s)
+        return WebClient(self._every, timeout_s)
 
     def tried(self, action: Callable[[], T], patience: Patience | None = None) -> T:
         """Return what ``action`` returns, called again after failures that may pass.

@@ -6,12 +6,18 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from modelstore.errors import InvalidRequestError, NotFoundError, RegistryNotFoundError
+from modelstore.errors import (
+    InvalidRequestError,
+    NewerRegistryError,
+    NotFoundError,
+    RegistryError,
+    RegistryNotFoundError,
+)
 from modelstore.index.ingest import Ingested
 from modelstore.records.operations import Operation
 from modelstore.registry.references import Reference
@@ -22,7 +28,15 @@ from modelstore.storage.uris import local_path
 from modelstore.sync.actors import Scribe
 from modelstore.sync.client import FAILURES, Client, lines_of
 from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel
-from modelstore.sync.wire import heads_line, knowledge_record, read_knowledge, read_parcels, read_reference
+from modelstore.sync.wire import (
+    OLDEST,
+    SPEAKS,
+    heads_line,
+    knowledge_record,
+    read_knowledge,
+    read_parcels,
+    read_reference,
+)
 
 __all__ = ["HttpPartner"]
 
@@ -46,6 +60,8 @@ class HttpPartner:
 
     Raises:
         RegistryNotFoundError: No modelstore server answers there.
+        NewerRegistryError: It takes only clients of newer versions than this.
+        RegistryError: It is of a version that is too old for this client.
         AccessDeniedError: It wants another token.
         StorageUnavailableError: It cannot be reached.
     """
@@ -55,6 +71,7 @@ class HttpPartner:
         self._known: tuple[str, Knowledge] | None = None
         try:
             info = self._client.get("/v1/registry")
+            self._check_version(info)
             self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
             you = info["you"]
             self._own = None if you["role"] != "write" else Scribe(you["name"], tuple(you["actors"]))
@@ -70,6 +87,19 @@ class HttpPartner:
         except BaseException:
             self.close()
             raise
+
+    def _check_version(self, info: Mapping[str, Any]) -> None:
+        software = f"The server at {self.uri} is modelstore {info.get('version', '')}"
+        if int(info.get("oldest", 1)) > SPEAKS:
+            raise NewerRegistryError(
+                f"{software} and takes clients from version {info['oldest']} of its interface on, not {SPEAKS}",
+                'Upgrade modelstore on this machine: pip install -U "modelstore-local".',
+            )
+        if int(info.get("api", 1)) < OLDEST:
+            raise RegistryError(
+                f"{software} and speaks version {info['api']} of its interface; this client needs {OLDEST}",
+                "Upgrade modelstore on the server, or use the client that fits it.",
+            )
 
     @property
     def id(self) -> str:

@@ -18,6 +18,9 @@ from modelstore.sync.partners import Knowledge, Parcel
 
 __all__ = [
     "END",
+    "OLDEST",
+    "SPEAKS",
+    "VERSION",
     "heads_line",
     "knowledge_record",
     "parcel_lines",
@@ -27,6 +30,14 @@ __all__ = [
     "read_reference",
     "reference_record",
 ]
+
+SPEAKS: Final = 1
+"""Version of what is said. It grows when whoever speaks an older one would misunderstand, or would be misunderstood:
+fields that may be left out, or passed over, are no new version."""
+OLDEST: Final = 1
+"""Oldest version in which the other side is understood."""
+VERSION: Final = "Modelstore-Api"
+"""Header in which a client says which version it speaks; without it he speaks the first."""
 
 END: Final = '{"end":true}\n'
 _MARKS: Final = ('{"heads"', '{"error"', '{"end"')

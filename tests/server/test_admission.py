@@ -121,7 +121,7 @@ def test_nobody_holds_up_what_comes_after_him(
         ({"uri": f"modelstore://sha256/{'0' * 64}/.."}, "object"),
         ({"digest": "sha256:../../x"}, "digest"),
         ({"digest": "md5:" + "0" * 32}, "digest"),
-        ({"unheard_of": 1}, "unknown key"),
+        ({"unheard_of": 1}, "the key 'unheard_of'"),
         ({"size": 2**70}, "64 bits"),
     ],
 )
