@@ -41,7 +41,7 @@ from modelstore.storage.retries import Patience
 from modelstore.testing.journals import SinfulBucket
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
 from tests.registry.hosts import Hosts, contents
-from tests.registry.team import team_at_work
+from tests.registry.team import team_behind_a_bad_network
 
 
 @pytest.fixture
@@ -529,7 +529,9 @@ with registry.transaction():
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")
 def test_a_team_works_on_s3_behind_a_bad_network(on_s3: tuple[str, FaultyProxy], tmp_path: Path) -> None:
-    team_at_work(on_s3[0], tmp_path, on_s3[1], 120)
+    with Registry(on_s3[0], cache=tmp_path / "cache"):
+        pass
+    team_behind_a_bad_network(on_s3[0], tmp_path, on_s3[1], 120)
 
 
 @pytest.mark.long
@@ -545,4 +547,6 @@ def test_a_team_works_on_google_storage_behind_a_bad_network(
         bucket = f"bucket-{uuid.uuid4().hex}"
         fs, _ = open_filesystem(f"gs://{bucket}", {"token": "anon", "project": "p"})
         fs.mkdir(bucket)
-        team_at_work(f"gs://{bucket}/team", tmp_path, proxy, 25)
+        with Registry(f"gs://{bucket}/team", cache=tmp_path / "cache"):
+            pass
+        team_behind_a_bad_network(f"gs://{bucket}/team", tmp_path, proxy, 25)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from modelstore.registry import Registry
 from modelstore.registry.registration import register_files
 from modelstore.storage.filesystems import open_filesystem
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
 from tests import npm
 from tests.registry.hosts import Hosts, contents
-from tests.registry.team import team_at_work
+from tests.registry.team import team_behind_a_bad_network
 
 pytestmark = [
     pytest.mark.skipif(find_spec("adlfs") is None, reason="not installed: adlfs"),
@@ -64,4 +65,6 @@ def test_two_hosts_use_a_container(
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_team_works_behind_a_bad_network(place: tuple[str, FaultyProxy], tmp_path: Path) -> None:
-    team_at_work(place[0], tmp_path, place[1], 60)
+    with Registry(place[0], cache=tmp_path / "cache"):
+        pass
+    team_behind_a_bad_network(place[0], tmp_path, place[1], 60)

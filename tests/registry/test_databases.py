@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,6 +31,7 @@ from modelstore.storage.retries import Patience
 from modelstore.storage.tables import TableStorage
 from modelstore.testing.journals import HomeContract
 from tests.registry.hosts import Hosts, contents
+from tests.registry.team import team_at_work
 
 
 @pytest.fixture(scope="module")
@@ -188,44 +184,27 @@ def test_without_a_place_for_files_it_says_how_to_give_it_one(host: Hosts[str], 
     assert register_files(host("b", objects=in_bucket), weights, name="one").size == 7000
 
 
-_WORKER = Path(__file__).parent.parent / "nfs" / "worker.py"
-
-
 @pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
 def test_a_team_of_processes_is_killed_and_loses_nothing(place: str, tmp_path: Path, seconds: float) -> None:
     """Two hosts of two processes, one killed, and the connections of all cut again and again."""
     import psycopg
 
-    acks = tmp_path / "acks"
-    acks.mkdir()
-
-    def run(what: str, name: str, *rest: str) -> subprocess.Popen[str]:
-        own = {"MODELSTORE_INDEX": str(tmp_path / name[0] / "index"), "MODELSTORE_CACHE": str(tmp_path / name[0] / "c")}
-        command = [sys.executable, str(_WORKER), what, place, str(acks), name, *rest]
-        return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True)
-
     with Registry(place, cache=tmp_path / "cache", objects=tmp_path / "share"):
         pass
-    workers = [run("work", f"{host}{number}", str(seconds)) for host in "ab" for number in (1, 2)]
     cuts = 0
-    server = f"{place.partition('/postgres/')[0]}/postgres?{place.partition('?')[2]}"
-    end = time.monotonic() + seconds * 0.8 + 0.5
-    with psycopg.connect(server, autocommit=True) as admin:
-        while time.monotonic() < end:
-            time.sleep(seconds / 10)
-            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'modelstore'"
-            cuts += len(admin.execute(cut).fetchall())
-    workers[0].send_signal(signal.SIGKILL)
-    outputs = [worker.communicate(timeout=250)[0] for worker in workers]
-    assert [worker.returncode for worker in workers[1:]] == [0] * 3
-    checks = [json.loads(run("check", f"{host}9").communicate(timeout=250)[0]) for host in "abc"]
-    actions = sum(sum(json.loads(output)["done"].values()) for output in outputs[1:])
-    print(f"\n{actions} actions, {checks[0]['operations']} operations, {cuts} connections cut")
-    assert [check["missing"] for check in checks] == [[]] * 3
-    assert [check["doubled"] for check in checks] == [0] * 3
-    assert len({check["state"] for check in checks}) == 1
-    assert [check["errors"] for check in checks] == [[]] * 3
-    assert actions > 10
+
+    def cut_connections() -> None:
+        nonlocal cuts
+        server = f"{place.partition('/postgres/')[0]}/postgres?{place.partition('?')[2]}"
+        end = time.monotonic() + seconds * 0.8 + 0.5
+        with psycopg.connect(server, autocommit=True) as admin:
+            while time.monotonic() < end:
+                time.sleep(seconds / 10)
+                cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'modelstore'"
+                cuts += len(admin.execute(cut).fetchall())
+
+    team_at_work(place, tmp_path, "ab", cut_connections, seconds, lambda: None)
+    print(f"{cuts} connections cut")
 
 
 def test_a_server_over_it_answers_as_over_a_folder(
