@@ -172,7 +172,10 @@ def _settings(context: click.Context) -> dict[str, Any]:
         "sources": config.sources() | ({"registry": "--registry"} if given is not None else {}),
     }
     try:
-        return answer | _opened(session_of(context).open(context))
+        opened = _opened(session_of(context).open(context))
+        if opened["actor"] != answer["actor"]:
+            answer["sources"] |= {"actor": "the server's token"}
+        return answer | opened
     except RegistryNotFoundError:
         return answer | {"problem": "not there yet; registering a model makes it"}
     except ModelStoreError as error:
@@ -186,6 +189,7 @@ def _opened(registry: Registry) -> dict[str, Any]:
         "exists": True,
         "id": registry.id,
         "database": str(registry.database.path),
+        "actor": registry.actor,
         "schema_version": None if row is None else row[0],
     }
 

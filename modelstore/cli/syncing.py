@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -106,14 +108,25 @@ def _exchange(
         changes = f"{moved.operations:,} {'change' if moved.operations == 1 else 'changes'}"
         print_lines([f"{would}{what}: {changes}{'' if dry_run else files}"])
         if moved.left:
-            names = ", ".join(plain(actor or "nobody") for actor, _ in moved.left.most_common(3))
-            count = moved.left.total()
-            print_lines([f"  {count:,} of others ({names}) stay here: they, or an admin, can push them"])
+            print_lines(_left(moved.left, registry.actor))
         if moved.unavailable:
             print_lines([f"  the bytes of {len(moved.unavailable)} are nowhere on the side that sends them"])
     if result.conflicts:
         print_lines(["", "Edits that did not know of each other; the value marked * stands:"])
         _print_conflicts(result.conflicts)
+
+
+def _left(left: Counter[str], me: str) -> Iterator[str]:
+    """Say which changes the server does not take from this token, and what would help."""
+    own = left.get(me, 0)
+    if own:
+        yield f"  {own:,} of yours stay here: you are {plain(me)}, and the token is for somebody else"
+        yield f"  ask for one that may: `modelstore token create NAME --role write --actor {shlex.quote(me)}`;"
+        yield "  and set MODELSTORE_ACTOR to the token's name for what you will change"
+    others = Counter({actor: count for actor, count in left.items() if actor != me})
+    if others:
+        names = ", ".join(plain(actor or "nobody") for actor, _ in others.most_common(3))
+        yield f"  {others.total():,} of others ({names}) stay here: they, or an admin, can push them"
 
 
 def _as_record(result: SyncResult) -> dict[str, Any]:

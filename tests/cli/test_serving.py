@@ -43,6 +43,30 @@ def test_a_team_syncs_through_a_server_by_commands_alone(run: Run, team: Path, m
     assert "only https" in run("remote", "login", str(team), text="x\n", code=2).stderr
 
 
+def test_whoever_has_another_name_at_home_is_told_what_helps(
+    run: Run, team: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The login on a laptop is seldom the name of the token; "of others" would be a riddle."""
+    token = run("token", "create", "ann", "--role", "write", "--registry", str(team)).stdout.strip()
+    monkeypatch.setenv("MODELSTORE_TOKEN", token)
+    monkeypatch.setenv("MODELSTORE_ACTOR", "asmith@laptop")
+    with server_process(team) as server:
+        run("register", "s3://b/mine")
+        monkeypatch.setenv("MODELSTORE_ACTOR", "somebody@else")
+        run("register", "s3://b/theirs")
+        monkeypatch.setenv("MODELSTORE_ACTOR", "asmith@laptop")
+        said = run("sync", server.url).stdout
+        assert "1 of yours stay here" in said
+        assert "--actor asmith@laptop" in said
+        assert "MODELSTORE_ACTOR" in said
+        assert "1 of others (somebody@else)" in said
+
+        monkeypatch.delenv("MODELSTORE_ACTOR")
+        where = json.loads(run("where", "--json", "--registry", server.url).stdout)
+        assert where["actor"].startswith("ann@")
+        assert where["sources"]["actor"] == "the server's token"
+
+
 def test_tokens_are_listed_without_their_secrets(run: Run, team: Path) -> None:
     """For people and for programs."""
     made = run("token", "create", "ci", "--role", "admin", "--actor", "train-*", "--json", "--registry", str(team))
