@@ -97,7 +97,8 @@ _TYPES: Final[dict[str, dict[str, type]]] = {
 _MAX_INT: Final = 2**63 - 1
 
 
-_RECORD: Final = frozenset(("stamp", "kind", "entity", "action", "changes", "actor", "parents", "batch"))
+_RECORD: Final = frozenset(("stamp", "kind", "entity", "action", "changes", "actor", "parents", "batch", "after"))
+"""What a line may say; `after` is of the journal of a shared registry, which says so much of a writer's operations."""
 
 
 class NewerOperationError(InvalidOperationError):
