@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
+from ssl import SSLCertVerificationError
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -103,11 +104,11 @@ class Client:
 
         return self.tried(ask)
 
-    def post(self, path: str, record: Any) -> Any:
-        """Send JSON and return the JSON that is answered."""
+    def post(self, path: str, record: Any, *, web: WebClient | None = None) -> Any:
+        """Send JSON, maybe on connections of the caller's own, and return the JSON that is answered."""
         content = json.dumps(record, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json"}
-        return self.tried(lambda: self._record(self.request("POST", path, headers, content)))
+        return self.tried(lambda: self._record(self.request("POST", path, headers, content, web=web)))
 
     def push(self, path: str, body: bytes) -> Any:
         """Send lines of JSON that change something, and return the JSON that is answered.
@@ -250,6 +251,11 @@ class Client:
         if isinstance(error, ModelStoreError):
             return error
         host = urlsplit(self.url).netloc
+        if isinstance(error, SSLCertVerificationError):
+            return StorageUnavailableError(
+                f"The certificate of {host} is not trusted: {error.verify_message}",
+                "If it is the right one, let SSL_CERT_FILE name a file with it, or with who signed it.",
+            )
         ours = translate(error, self.url)
         if isinstance(error, HttpStatusError):
             return StorageUnavailableError(

@@ -243,7 +243,9 @@ class HttpPartner:
         self, need: Reference, path: Path, size: int, progress: Progress | None, patience: Patience, web: Any
     ) -> None:
         """Send what the server has not yet got of an object."""
-        upload = self._client.post("/v1/uploads", {"digest": need.digest, "name": need.name, "size": size})
+        question = {"digest": need.digest, "name": need.name, "size": size}
+        # On the connection of what follows: behind a balancer another one may lead to another host.
+        upload = self._client.post("/v1/uploads", question, web=web)
         if upload["complete"]:
             return
         offset = int(upload["offset"])
@@ -253,14 +255,18 @@ class HttpPartner:
             if progress is not None:
                 progress(done, total)
 
-        headers = {
-            "Upload-Offset": str(offset),
-            "Content-Length": str(size - offset),
-            "Content-Type": "application/offset+octet-stream",
-        }
-        with path.open("rb") as file:
-            rest = _Rest(file, offset, size, noted)
-            self._client.request("PATCH", f"/v1/uploads/{upload['id']}", headers, rest, web=web).close()
+        def send(method: str, where: str, offset: int, headers: Mapping[str, str]) -> None:
+            with path.open("rb") as file:
+                rest = _Rest(file, offset, size, noted)
+                length = {"Content-Length": str(size - offset)}
+                with self._client.request(method, where, {**headers, **length}, rest, web=web) as response:
+                    response.read()
+
+        headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        try:
+            send("PATCH", f"/v1/uploads/{upload['id']}", offset, headers)
+        except NotFoundError:  # there even each request goes to another host: what goes in one can go to any
+            send("PUT", self.path_of(need.digest, need.name), 0, {"Content-Type": "application/octet-stream"})
 
 
 class _Rest:

@@ -110,6 +110,7 @@ def test_a_server_speaks_tls(run: Run, team: Path, tmp_path: Path, monkeypatch: 
         assert server.url.startswith("https://")
         run("init")
         refused = run("sync", server.url, code=1).stderr
-        assert "certificate" in refused.lower()
+        assert "certificate" in refused
+        assert "SSL_CERT_FILE" in refused
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.fspath(cert))
         assert "received: 1 change," in run("sync", server.url).stdout

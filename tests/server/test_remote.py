@@ -321,6 +321,26 @@ def test_an_upload_is_continued_by_another_process(
     assert [one.size for one in team.weights.objects.iterate()] == [len(data)]
 
 
+def test_an_upload_that_the_next_host_does_not_know_goes_in_one_piece(
+    team: Registry, ann: Registry, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a balancer of requests, where each server keeps what it has begun to itself."""
+    data = os.urandom(6_000_000)
+    stored(ann, tmp_path, data)
+    post = Client.post
+
+    def elsewhere(self: Client, path: str, *arguments: Any, **options: Any) -> Any:
+        answer = post(self, path, *arguments, **options)
+        if path == "/v1/uploads":
+            for file in (team.folder / "objects" / "tmp").iterdir():
+                file.unlink()
+        return answer
+
+    monkeypatch.setattr(Client, "post", elsewhere)
+    ann.sync(url)
+    assert [one.size for one in team.weights.objects.iterate()] == [len(data)]
+
+
 def test_a_download_is_continued_by_another_process(
     team: Registry, ann: Registry, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
