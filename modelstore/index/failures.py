@@ -22,7 +22,7 @@ from modelstore.errors import (
 )
 from modelstore.index.driver import sqlite3
 
-__all__ = ["BUSY_TIMEOUT_S", "translated"]
+__all__ = ["BUSY_TIMEOUT_S", "how_to_restore", "translated"]
 
 BUSY_TIMEOUT_S: Final = 60.0
 """How long a writer waits for others before it gives up."""
@@ -66,13 +66,20 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelStoreError:
     if "full" in lowered:
         return StorageFullError(f"The disk that holds {path} is full", "Free some space; nothing was changed.")
     if "malformed" in lowered or "not a database" in lowered or "disk i/o" in lowered:
-        return CorruptRegistryError(
-            f"The registry database {path} is damaged ({text})",
-            "Restore it from a backup; `modelstore doctor` lists those beside it.",
-        )
+        return CorruptRegistryError(f"The registry database {path} is damaged ({text})", how_to_restore(path))
     if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError)) or "surrogates" in lowered:
         return InvalidRequestError(f"A value cannot be stored or looked for: {text}")
     return RegistryError(f"The registry database {path} refused: {text}")
+
+
+def how_to_restore(path: Path) -> str:
+    """Return what to do about a database that is damaged or lost."""
+    if not (path.parent / "modelstore.json").exists():  # this host's own, of a registry that is elsewhere
+        return f"Delete the folder {path.parent}: it is made anew from the registry's journal."
+    return (
+        "`modelstore recover` makes a registry of a backup; copies made before upgrades are in"
+        f" {path.parent / 'backups'}. The stored files are as they were."
+    )
 
 
 def _storage_failed(error: sqlite3.Error, path: Path) -> StorageError | None:

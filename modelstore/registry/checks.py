@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from modelstore.errors import IntegrityError, InvalidOperationError, ModelStoreError
+from modelstore.errors import IntegrityError, InvalidOperationError, ModelStoreError, StorageUnavailableError
 from modelstore.index import ops, reader
 from modelstore.index.contents import check_copies, read_index
 from modelstore.index.database import Database
@@ -23,6 +23,7 @@ from modelstore.storage import uris
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
+    from modelstore.storage.objects import StoredObject
 
 __all__ = [
     "GRACE_S",
@@ -78,7 +79,7 @@ def database(registry: Registry, *, deep: bool) -> Iterator[Finding]:
     try:
         rows = [row[0] for row in registry.database.all(f"PRAGMA {pragma}(10)")]
     except ModelStoreError as error:
-        rows = [str(error)]
+        rows = [str(error.__cause__ or error)]
     if rows != ["ok"]:
         yield Finding(
             "error",
@@ -201,7 +202,11 @@ def objects(registry: Registry, *, deep: bool) -> Iterator[Finding]:
                 yield _damaged(stored.digest, needed.get(stored.digest, []), reason)
     for digest, users in needed.items():
         path = store.uri(digest, users[0].name)
-        actual = sizes(digest, users[0].name)
+        try:
+            actual = sizes(digest, users[0].name)
+        except PermissionError as error:
+            yield _forbidden(users, error)
+            continue
         if actual is None:
             if not is_used(registry.database, digest):
                 continue  # removed since we asked
@@ -225,6 +230,16 @@ def _users(users: list[Reference]) -> str:
 
 def _are(users: list[Reference]) -> str:
     return "are" if len(users) > 1 or users[0].what.startswith("weights") else "is"
+
+
+def _forbidden(users: list[Reference], error: PermissionError) -> Finding:
+    return Finding(
+        "error",
+        f"The {_users(users)} cannot be read: {error.strerror}: {error.filename}",
+        "No local copy of them can be had by this user.",
+        "Check the permissions of the folder and of those above it.",
+        "object",
+    )
 
 
 def _damaged(digest: str, users: list[Reference], reason: str) -> Finding:
@@ -288,11 +303,19 @@ def _changed(registry: Registry, path: Path, digest: str | None, size: int | Non
     return ""
 
 
+def _orphans(registry: Registry, limit: float) -> list[StoredObject]:
+    needed = used(registry.database)
+    return [o for o in registry.weights.objects.iterate() if o.digest not in needed and o.changed_at < limit]
+
+
 def leftovers(registry: Registry) -> Iterator[Finding]:
     """Find objects that nothing refers to, and copies that killed processes did not finish."""
-    needed = used(registry.database)
     limit = time.time() - GRACE_S
-    orphans = [o for o in registry.weights.objects.iterate() if o.digest not in needed and o.changed_at < limit]
+    try:
+        orphans = _orphans(registry, limit)
+    except StorageUnavailableError as error:
+        yield Finding("warning", error.message, "What else is stored could not be looked at.", error.hint, "object")
+        return
     if orphans:
         total = sum(o.size for o in orphans)
         yield Finding(

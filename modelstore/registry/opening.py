@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelstore import config
-from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError, StorageUnavailableError
+from modelstore.errors import (
+    CorruptRegistryError,
+    InvalidRequestError,
+    ReadOnlyRegistryError,
+    StorageUnavailableError,
+)
 from modelstore.index.database import Database
+from modelstore.index.failures import how_to_restore
 from modelstore.registry import mounts
 from modelstore.registry.kinds import Kind, open_form, whereabouts
 
@@ -186,6 +192,7 @@ def open_index(registry: Registry, place: Place, writer: Callable[[], str], *, o
     """
     index, backups = place.private / "registry.db", place.private / "backups"
     if place.kind == "local":
+        _refuse_a_lost_database(index, place.folder / "objects" / "sha256")
         registry.database = Database(index, backups)
         return None
     if place.server is not None:
@@ -213,3 +220,22 @@ def open_index(registry: Registry, place: Place, writer: Callable[[], str], *, o
     registry.database = Database(index, backups, durable=False)
     registry.database.journal = SharedJournal(home, registry.database, writer, offline=offline)
     return None if offline else home
+
+
+def _refuse_a_lost_database(index: Path, objects: Path) -> None:
+    """See that no empty database takes the place of one that is gone: all stored files would be garbage to it.
+
+    Raises:
+        CorruptRegistryError: There are stored files, and no database that knows them.
+    """
+    if _has_content(index) or next(objects.glob("??/*"), None) is None:
+        return
+    if not _has_content(index):  # which another process may have made meanwhile
+        raise CorruptRegistryError(f"The registry has lost its database {index}", how_to_restore(index))
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False

@@ -227,7 +227,7 @@ class ObjectStore:
                     read[status.st_dev, status.st_ino] = hash_file(path).digest
             except (FileNotFoundError, BlobNotFoundError):
                 continue  # removed meanwhile
-            except (StorageError, OSError) as error:
+            except (StorageError, InvalidRequestError, OSError) as error:  # the second for what is no file
                 yield path.name, f"{path} cannot be read ({error})"
                 continue
             found = read[status.st_dev, status.st_ino]

@@ -115,6 +115,31 @@ def test_a_damaged_database_is_reported(tmp_path: Path) -> None:
     assert path.read_bytes() == b"garbage" * 1000
 
 
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_lost_database_is_no_new_registry(tmp_path: Path, left: bytes | None) -> None:
+    """To an empty one, every stored file would be garbage, and `gc` would delete it."""
+    weights = tmp_path / "net.bin"
+    weights.write_bytes(b"weights")
+    with open_registry(tmp_path / "r", cache=tmp_path / "cache"):
+        OutputModel(Task.create(task_name="t"), name="m").update_weights(weights)
+    path = tmp_path / "r" / "registry.db"
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+
+    with pytest.raises(CorruptRegistryError, match="modelstore recover"):
+        open_registry(tmp_path / "r")
+    assert path.exists() == (left is not None)
+
+
+def test_a_registry_whose_making_was_cut_off_is_made(tmp_path: Path) -> None:
+    """Its format file is there, and nothing is stored yet."""
+    open_registry(tmp_path / "r").close()
+    (tmp_path / "r" / "registry.db").unlink()
+
+    open_registry(tmp_path / "r").close()
+
+
 def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
     """Somebody's own SQLite file is not turned into a registry."""
     (tmp_path / "r").mkdir()

@@ -14,6 +14,7 @@ from modelstore.registry import Registry, open_registry
 from modelstore.registry.references import Reference, references
 from modelstore.registry.removal import remove_models
 from modelstore.testing import faults
+from tests.permissions import obeying_permissions
 from tests.registry.keeping import killed_at, object_files, register
 
 
@@ -50,6 +51,33 @@ def test_bytes_of_another_size_are_found_at_once_and_others_when_every_byte_is_r
     assert "'one'" in deep.what
     assert "damaged" in deep.what
     assert "18 bytes instead of 5" in shallow.what
+
+
+def test_what_is_no_file_any_more_is_put_aside(registry: Registry) -> None:
+    """Whatever somebody put there: a check goes on to the end."""
+    path = registry.weights.objects.path(*_own(registry, "one"))
+    path.unlink()
+    path.mkdir()
+    checkup = registry.fsck(deep=True, repair=True)
+
+    assert any("put" in text for text in checkup.repaired)
+    assert not path.exists()
+    assert any("'one'" in finding.what for finding in checkup.findings)
+
+
+def test_what_this_user_may_not_read_is_told(registry: Registry) -> None:
+    """One folder with wrong permissions is no reason to hear of nothing else."""
+    folder = registry.weights.objects.path(*_own(registry, "one")).parent
+    folder.chmod(0)
+    try:
+
+        def look() -> None:
+            found = [finding.what for finding in registry.check()]
+            assert any("Permission denied" in text and "'one'" in text for text in found), found
+
+        obeying_permissions(look)
+    finally:
+        folder.chmod(0o755)
 
 
 def _own(registry: Registry, name: str) -> tuple[str, str]:
