@@ -173,6 +173,9 @@ def _abandon_output() -> None:
         return  # standard output is no file, as in a test
 
 
+_DRIVERS: Final = ("adlfs", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
+
+
 class _Line(logging.Formatter):
     """One line, as `note` and errors are."""
 
@@ -183,7 +186,13 @@ class _Line(logging.Formatter):
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """Write what the layers below warn of as lines of this program; their errors are raised and reported as such."""
+    """Write what the layers below warn of as lines of this program; their errors are raised and reported as such.
+
+    Drivers print tracebacks of failures that are tried again, or reported by us.
+    """
+    silence = logging.NullHandler()
+    for name in _DRIVERS:
+        logging.getLogger(name).addHandler(silence)
     handler = logging.StreamHandler()
     handler.setFormatter(_Line())
     handler.setLevel(logging.WARNING)
@@ -193,6 +202,8 @@ def _warnings_shown() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+        for name in _DRIVERS:
+            logging.getLogger(name).removeHandler(silence)
 
 
 @click.group(cls=Program, epilog=_EPILOG, context_settings={"max_content_width": 120})

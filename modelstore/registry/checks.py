@@ -36,6 +36,7 @@ __all__ = [
     "leftovers",
     "objects",
     "unfinished",
+    "within",
 ]
 
 GRACE_S: Final = 86_400.0
@@ -352,8 +353,13 @@ def unfinished(registry: Registry, limit: float) -> Iterator[tuple[Path, int]]:
                 status = os.stat(path)
             except FileNotFoundError:
                 continue  # its owner published it
-            if status.st_mtime < limit and str(path.relative_to(registry.folder)) not in known:
+            if status.st_mtime < limit and within(registry, path) not in known:
                 yield path, status.st_size
+
+
+def within(registry: Registry, path: Path) -> str:
+    """Return a path as it is written below the registry's folder; one that is elsewhere as a whole."""
+    return str(path.relative_to(registry.folder) if path.is_relative_to(registry.folder) else path)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,8 +14,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -42,6 +43,8 @@ _KEPT: Final = 2
 _QUIET_MS: Final = 3_600_000
 _MANY_STREAMS: Final = 64
 _MANY_OPERATIONS: Final = 20_000
+_PREFIX: Final = ".checkpoint-"
+_LEFT_S: Final = 86_400.0
 _EMPTY: Final = "0" * 32
 
 
@@ -99,8 +102,8 @@ def _quiet(registry: Registry, home: Home, quiet_ms: int) -> Mapping[str, int]:
 
 def _make_checkpoint(registry: Registry, home: Home) -> tuple[str, int]:
     """Store this host's index: 1. copy it  2. take out what is this host's  3. compress it  4. store it."""
-    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=registry.private) as scratch:
-        copy, packed = Path(scratch) / "registry.db", Path(scratch) / "packed"
+    with _scratch(registry.private) as scratch:
+        copy, packed = scratch / "registry.db", scratch / "packed"
         registry.database.copy_to(copy)
         forget_host(copy)
         stamp = stamp_of_copy(copy) or _EMPTY  # others may have gone on since anybody looked
@@ -130,12 +133,14 @@ def adopt_checkpoint(home: Home, target: Path) -> str | None:
         The checkpoint's name; None when there is none.
     """
     for name in reversed(home.checkpoints()):
-        with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=target.parent) as scratch:
-            packed, index = Path(scratch) / "packed", Path(scratch) / "registry.db"
+        with _scratch(target.parent) as scratch:
+            packed, index = scratch / "packed", scratch / "registry.db"
             try:
                 home.get_checkpoint(name, packed)
                 with gzip.open(packed, "rb") as source, index.open("wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
+                    file.flush()
+                    os.fsync(file.fileno())  # SQLite mends what a power cut leaves of its own writing, and not of this
                 if user_version(index) > SCHEMA_VERSION:
                     continue  # made by a newer version; what the streams say is enough
                 sys.audit("modelstore.step", "compacting.adopt.3")
@@ -146,6 +151,17 @@ def adopt_checkpoint(home: Home, target: Path) -> str | None:
                 continue
             return name
     return None
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give a folder for the time of the block, and remove those of processes that were killed in theirs."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as scratch:
+        yield Path(scratch)
 
 
 def worth_compacting(registry: Registry) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from modelstore.errors import InvalidRequestError, ReadOnlyRegistryError
-from modelstore.registry.checks import GRACE_S, unfinished
+from modelstore.registry.checks import GRACE_S, unfinished, within
 from modelstore.registry.past import left_behind, remove_left_behind
 from modelstore.registry.references import former, is_used, used
 from modelstore.storage.failures import translated
@@ -33,6 +33,7 @@ __all__ = ["KEEP_FORMER_S", "Collection", "Garbage", "Kept", "collect"]
 KEEP_FORMER_S: Final = 30 * 86_400.0
 _WORKING_S: Final = 3_600.0
 """Copies in the making have no other protection than their age, so this much of it is asked for in any case."""
+_LOOK_S: Final = 60.0
 _AT_ONCE: Final = 50
 """Objects to a transaction: others who write wait for it."""
 
@@ -99,10 +100,11 @@ def collect(
         raise ReadOnlyRegistryError(f"The registry at {registry.place} is read-only for this user")
     registry.flush_reports()
     registry.refresh()
-    now = time.time()
+    objects = registry.weights.objects
+    now = time.time() if dry_run else objects.now()  # where they are: the clock of this host may be days off
     sorted_out = _Sorted(registry, now - grace_s, (now - keep_former_s) * 1000)
     candidates = list(sorted_out)
-    left = list(unfinished(registry, now - max(grace_s, _WORKING_S)))
+    left = list(unfinished(registry, (time.time() if objects.remote else now) - max(grace_s, _WORKING_S)))
     looks = list(left_behind(registry))
     if not dry_run:
         candidates = list(_removed(registry, candidates, now - grace_s))
@@ -112,7 +114,7 @@ def collect(
         remove_left_behind(registry)
     garbage = [
         *candidates,
-        *(Garbage(str(path.relative_to(registry.folder)), size, "unfinished") for path, size in left),
+        *(Garbage(within(registry, path), size, "unfinished") for path, size in left),
         *(Garbage(str(path), size, "unfinished") for path, size in looks),
     ]
     freed = sum(one.size for one in garbage)
@@ -145,18 +147,21 @@ class _Sorted:
 def _removed(registry: Registry, garbage: list[Garbage], young_since: float) -> Iterator[Garbage]:
     """Delete what is still garbage inside the transaction, and yield it."""
     # Killed at each of these by tests/registry/test_gc.py; what is deleted is referred to by nobody at any of them:
-    # 1. before a transaction    2. before an object goes    3. after it
+    # 1. before a transaction    2. before objects go    3. after that
     store = registry.weights.objects
     for start in range(0, len(garbage), _AT_ONCE):
+        chunk = {one.what: one for one in garbage[start : start + _AT_ONCE]}
         sys.audit("modelstore.step", "gc.collect.1")
         with registry.database.write() as connection:
-            for one in garbage[start : start + _AT_ONCE]:
-                changed_at = store.changed_at(one.what)
-                if changed_at is None or changed_at > young_since or is_used(registry.database, one.what):
-                    continue
-                sys.audit("modelstore.step", "gc.collect.2")
-                connection.execute("DELETE FROM verified WHERE digest = ?", (one.what,))
-                registry.weights.forget(one.what)
-                freed = store.remove(one.what)
-                sys.audit("modelstore.step", "gc.collect.3")
-                yield Garbage(one.what, freed, one.why)
+            looked = time.time()
+            present = store.stored(list(chunk))
+            gone = [o for o in present if o.changed_at <= young_since and not is_used(registry.database, o.digest)]
+            for stored in gone:
+                connection.execute("DELETE FROM verified WHERE digest = ?", (stored.digest,))
+                registry.weights.forget(stored.digest)
+            sys.audit("modelstore.step", "gc.collect.2")
+            if not 0 <= time.time() - looked < _LOOK_S:
+                continue  # this process slept; what was seen may be needed by now, on another host
+            store.discard(gone)
+            sys.audit("modelstore.step", "gc.collect.3")
+        yield from (Garbage(stored.digest, stored.size, chunk[stored.digest].why) for stored in gone)

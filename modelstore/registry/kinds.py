@@ -39,6 +39,8 @@ __all__ = [
 
 FORMAT_FILE: Final = "modelstore.json"
 FORMAT: Final = 1
+_LONGEST: Final = 1 << 16
+"""Bytes of a format file: what is known to be little is waited for no longer than little takes."""
 
 Kind = Literal["local", "shared"]
 
@@ -170,7 +172,7 @@ def open_bucket(bucket: ObjectStorage, *, create: bool, shared: bool | None = No
     if shared is False:
         raise InvalidRequestError(f"A registry in a bucket is always shared: {bucket.uri}", "Choose a folder.")
     try:
-        form = _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+        form = _parsed(bucket.read(FORMAT_FILE, 0, _LONGEST), bucket.uri)
         if objects is None or form.objects == objects:
             return form
         if form.objects is not None:
@@ -184,7 +186,7 @@ def open_bucket(bucket: ObjectStorage, *, create: bool, shared: bool | None = No
             ) from None
     try:
         bucket.create(FORMAT_FILE, _text(Form("shared", new_id(), objects)))
-        return _parsed(bucket.read(FORMAT_FILE), bucket.uri)
+        return _parsed(bucket.read(FORMAT_FILE, 0, _LONGEST), bucket.uri)
     except BlobNotFoundError as error:
         raise InvalidRequestError(f"There is no bucket for {bucket.uri}", "Make the bucket first.") from error
 

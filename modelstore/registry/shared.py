@@ -50,7 +50,9 @@ def hinting_at_offline() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        raise type(error)(error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.") from error
+        raise type(error)(
+            error.message, f"{error.hint} MODELSTORE_OFFLINE=1 reads what is known here.".lstrip()
+        ) from error
 
 
 class SharedJournal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, NoReturn
 
@@ -58,7 +58,7 @@ class BucketObjects(ObjectStore):
         digest = fingerprint.digest
         present = next((one for one in self._entries(digest) if one.name == name), None)
         kept = present is not None and present.size == fingerprint.size
-        if not kept or not (self._is_used(digest) or time.time() - (present.changed_at if present else 0) < _YOUNG_S):
+        if not kept or not (self._is_used(digest) or self.now() - (present.changed_at if present else 0) < _YOUNG_S):
             with reporting(f"uploading {name}") as progress:
                 upload(snapshot, self.uri(digest, name), fingerprint=fingerprint, progress=progress)
         snapshot.unlink()
@@ -77,6 +77,10 @@ class BucketObjects(ObjectStore):
         entries = self._entries(digest)
         self._bucket.remove(f"{_folder(digest)}/{one.name}" for one in entries)
         return sum(one.size for one in entries)
+
+    def discard(self, stored: Sequence[StoredObject]) -> None:
+        """Delete objects under the names that `stored` found, all of them at once."""
+        self._bucket.remove([f"{_folder(one.digest)}/{name}" for one in stored for name in one.names])
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -144,11 +148,19 @@ class BucketObjects(ObjectStore):
         """Return when an object was last stored, seconds since 1970; None when there is none."""
         return max((one.changed_at for one in self._entries(digest)), default=None)
 
+    def now(self) -> float:
+        """Return the store's own time: a host's clock may be days off."""
+        return self._bucket.now(f"tmp/{os.urandom(8).hex()}") or time.time()
+
+    def stored(self, digests: Sequence[str]) -> list[StoredObject]:
+        """Return those of these objects that are there."""
+        listed = self._bucket.entries_of_many([_folder(digest) for digest in digests])
+        return [_stored(digest, entries) for digest, entries in zip(digests, listed, strict=True) if entries]
+
     def iterate(self) -> Iterator[StoredObject]:
         """Yield every object, in order of digest."""
         for digest, entries in sorted(self._tree().items()):
-            names, changed_at = tuple(one.name for one in entries), max(one.changed_at for one in entries)
-            yield StoredObject(digest, names, sum(one.size for one in entries), changed_at)
+            yield _stored(digest, entries)
 
     def damaged(self, digest: str) -> Iterator[tuple[str, str]]:
         """Read an object under all its names, and yield those whose bytes are others, with what is wrong."""
@@ -223,6 +235,11 @@ class NoObjects(ObjectStore):
             f"The registry at {self._place} has no place for files",
             f"Give it one (modelstore init {self._place} --objects s3://bucket/x), or upload elsewhere: output_uri.",
         )
+
+
+def _stored(digest: str, entries: Sequence[Entry]) -> StoredObject:
+    names, changed_at = tuple(one.name for one in entries), max(one.changed_at for one in entries)
+    return StoredObject(digest, names, sum(one.size for one in entries), changed_at)
 
 
 def _folder(digest: str) -> str:

@@ -27,6 +27,12 @@ ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abf
 
 _FRESH: Final = {"use_listings_cache": False, "skip_instance_cache": False}
 _AT_ONCE: Final = 16
+_ANSWER_S: Final = 30.0
+"""A request that moves little is given up after this; drivers go on for several minutes, and some for half an hour."""
+_SLOW: Final = 1 << 18
+"""Bytes a second, at the least, that a connection is expected to move."""
+_WHOLE: Final = 64 << 20
+"""What an object of unknown size is taken to have."""
 
 
 class Span(NamedTuple):
@@ -160,14 +166,9 @@ class Bucket:
             StorageError: The store does not answer, or refuses to.
         """
         try:
-            found = self._ask("ls", folder, detail=True)
+            return _entries(self._ask("ls", folder, detail=True, timeout=4 * _ANSWER_S))
         except BlobNotFoundError:
             return []
-        return [
-            Entry(str(one["name"]).rstrip("/").rpartition("/")[2], int(one["size"] or 0), _time_of(one))
-            for one in found
-            if one["type"] == "file"
-        ]
 
     def tree(self, folder: str) -> dict[str, Entry]:
         """List everything below a folder, however deep, by its path from there.
@@ -193,9 +194,9 @@ class Bucket:
             BlobNotFoundError: There is none.
             StorageError: It cannot be read.
         """
-        if start == 0 and end is None:
-            return bytes(self._ask("cat_file", name))
-        return bytes(self._ask("cat_file", name, start=start, end=end))
+        seconds = _ANSWER_S + (_WHOLE if end is None else end - start) / _SLOW
+        part: dict[str, Any] = {} if start == 0 and end is None else {"start": start, "end": end}
+        return bytes(self._ask("cat_file", name, timeout=seconds, **part))
 
     def read_many(self, spans: Sequence[Span]) -> list[bytes | None]:
         """Return parts of many objects, as many of them at once as is good; None for those that are not there.
@@ -206,14 +207,19 @@ class Bucket:
         fs = self._filesystem()
         if len(spans) == 1 or not getattr(fs, "async_impl", False):
             return [self._read_or_none(span) for span in spans]
-        found = self._driver(
-            "cat_ranges",
-            [self._key(span.name) for span in spans],
-            [span.start for span in spans],
-            [span.end for span in spans],
-            batch_size=_AT_ONCE,
-            on_error="return",
-        )
+        found: Sequence[Any]
+        try:
+            found = self._driver(
+                "cat_ranges",
+                [self._key(span.name) for span in spans],
+                [span.start for span in spans],
+                [span.end for span in spans],
+                batch_size=_AT_ONCE,
+                on_error="return",
+                timeout=_ANSWER_S + sum(_WHOLE if s.end is None else s.end - s.start for s in spans) / _SLOW,
+            )
+        except TimeoutError as error:
+            found = [error] * len(spans)
         pairs = zip(spans, found, strict=True)
         # What failed is asked for again by itself: with patience, and with the error that it deserves.
         return [self._read_or_none(span) if isinstance(one, BaseException) else one for span, one in pairs]
@@ -231,7 +237,7 @@ class Bucket:
             StorageError: The store does not answer, or refuses to.
         """
         try:
-            info = self._ask("info", name)
+            info = self._ask("info", name, timeout=_ANSWER_S)
         except BlobNotFoundError:
             return None
         return int(info["size"] or 0) if info["type"] == "file" else None
@@ -254,7 +260,7 @@ class Bucket:
             BlobNotFoundError: There is no such bucket.
             StorageError: It failed; the object may appear all the same, even later.
         """
-        self._ask("pipe_file", name, data, writing=True)
+        self._ask("pipe_file", name, data, writing=True, timeout=_ANSWER_S + len(data) / _SLOW)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless there is one of that name; tells whether this call did.
@@ -269,7 +275,7 @@ class Bucket:
         if self.size(name) is not None:
             return False
         try:
-            self._ask("pipe_file", name, data, writing=True, mode="create")
+            self._ask("pipe_file", name, data, writing=True, mode="create", timeout=_ANSWER_S)
         except ModelStoreError as error:
             if not isinstance(error.__cause__, FileExistsError):
                 raise
@@ -291,11 +297,16 @@ class Bucket:
         Raises:
             StorageError: The store does not let us.
         """
-        for name in names:
-            try:
-                self._ask("rm_file", name, writing=True)
-            except BlobNotFoundError:
-                continue
+        # Not by the driver's removal of many, which takes names for patterns, and on S3 hides what was refused.
+        self._ask_many("rm_file", list(names), writing=True)
+
+    def entries_of_many(self, folders: Sequence[str]) -> list[list[Entry]]:
+        """List what is right below each of many folders.
+
+        Raises:
+            StorageError: The store does not answer, or refuses to.
+        """
+        return [_entries(found or ()) for found in self._ask_many("ls", folders, detail=True)]
 
     # -- the driver ------------------------------------------------------------------------------------------------
 
@@ -323,9 +334,30 @@ class Bucket:
         with translated(self.address(name), writing=writing):
             return retrying(lambda: self._driver(method, self._key(name), *args, **named), self._patience)
 
-    def _driver(self, method: str, *args: Any, **named: Any) -> Any:
+    def _ask_many(self, method: str, names: Sequence[str], *, writing: bool = False, **named: Any) -> list[Any]:
+        """Ask about many, several at once; None for those that are not there."""
+        fs = self._filesystem()
+        if len(names) < 2 or not getattr(fs, "async_impl", False):
+            return [self._ask_or_none(method, name, writing=writing, **named) for name in names]
+        found = _together(fs, f"_{method}", [self._key(name) for name in names], named)
+        # What failed is asked for again by itself: with patience, and with the error that it deserves.
+        return [
+            self._ask_or_none(method, name, writing=writing, **named) if isinstance(one, BaseException) else one
+            for name, one in zip(names, found, strict=True)
+        ]
+
+    def _ask_or_none(self, method: str, name: str, *, writing: bool, **named: Any) -> Any:
+        try:
+            return self._ask(method, name, writing=writing, timeout=_ANSWER_S, **named)
+        except BlobNotFoundError:
+            return None
+
+    def _driver(self, method: str, *args: Any, timeout: float | None = None, **named: Any) -> Any:
         """Make one call of the driver; a test lets it fail here."""
-        return getattr(self._filesystem(), method)(*args, **named)
+        fs = self._filesystem()
+        if timeout is not None and getattr(fs, "async_impl", False):
+            named["timeout"] = timeout  # of fsspec, which gives the call up
+        return getattr(fs, method)(*args, **named)
 
     def _filesystem(self) -> AbstractFileSystem:
         # Not kept: fsspec has an instance for every thread and process, since its own do not survive a fork.
@@ -333,6 +365,33 @@ class Bucket:
 
     def _key(self, name: str) -> str:
         return str(open_filesystem(self.address(name), _FRESH)[1])
+
+
+def _together(fs: AbstractFileSystem, method: str, keys: Sequence[str], named: Mapping[str, Any]) -> list[Any]:
+    """Await one method of an asynchronous driver for many keys; failures are returned."""
+    import asyncio
+
+    from fsspec.asyn import sync
+
+    async def run() -> list[Any]:
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(key: str) -> Any:
+            async with free:
+                return await asyncio.wait_for(getattr(fs, method)(key, **named), _ANSWER_S)
+
+        return await asyncio.gather(*map(ask, keys), return_exceptions=True)
+
+    answers: list[Any] = sync(fs.loop, run)
+    return answers
+
+
+def _entries(found: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    return [
+        Entry(str(one["name"]).rstrip("/").rpartition("/")[2], int(one["size"] or 0), _time_of(one))
+        for one in found
+        if one["type"] == "file"
+    ]
 
 
 def _time_of(info: Mapping[str, Any]) -> float:

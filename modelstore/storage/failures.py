@@ -108,7 +108,10 @@ def translate(error: Exception, uri: object, *, writing: bool = False) -> Except
     elif writing and isinstance(error, NotImplementedError):
         ours = ReadOnlyStorageError(f"{place} can be read but not written to.", "Choose another destination.")
     elif isinstance(error, OSError) or _is_foreign(error):
-        ours = StorageUnavailableError(f"{place} could not be {'written' if writing else 'read'}: {_reason(error)}.")
+        ours = StorageUnavailableError(
+            f"{place} could not be {'written' if writing else 'read'}: {_reason(error)}.",
+            "Try again; if it goes on, check the connection." if is_transient(error) else "",
+        )
     return ours
 
 
@@ -196,4 +199,6 @@ def _reason(error: Exception) -> str:
         # Names that cannot be resolved have negative numbers of their own.
         return os.strerror(error.errno) if error.errno > 0 else error.strerror
     text = " ".join(redact_text(error).split())
+    if isinstance(error, TimeoutError) and not text:
+        return "there was no answer in time"
     return f"{type(error).__name__}{f' ({text[:300]})' if text else ''}".rstrip(".")

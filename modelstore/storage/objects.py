@@ -14,18 +14,19 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from modelstore.errors import BlobNotFoundError, IntegrityError, InvalidRequestError, InvalidUriError, StorageError
+from modelstore.storage.clocks import clock_at
 from modelstore.storage.failures import translated
 from modelstore.storage.fingerprints import Fingerprint, Progress, copy_hashed, hash_file
 from modelstore.storage.uris import join, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
     "ObjectStore",
@@ -51,8 +52,7 @@ class StoredObject(NamedTuple):
 
     Attributes:
         digest: ``sha256:<hex>``.
-        names: Its file names; several when it was stored under several. None at all is what a process killed at the
-            wrong moment leaves.
+        names: Its file names, one or several; none at all is what a process killed at a bad moment leaves.
         size: Bytes kept, of all names together where they are no hard links of each other.
         changed_at: When it was last stored, seconds since 1970: storing what is there already counts.
     """
@@ -176,8 +176,7 @@ class ObjectStore:
 
     def address(self, digest: str, filename: str) -> str | None:
         """Return where a content can be read, preferably under that file name; None when it is not here."""
-        found = self.local(digest, filename)
-        return None if found is None else str(found)
+        return None if (found := self.local(digest, filename)) is None else str(found)
 
     def local(self, digest: str, filename: str) -> Path | None:
         """Return a file of this machine with a content, preferably of that name; None when there is none."""
@@ -194,8 +193,8 @@ class ObjectStore:
 
     def size(self, digest: str, filename: str | None = None) -> int | None:
         """Return the bytes of an object under that name, or under any for None; None when it is not here."""
-        path = self.find(digest) if filename is None else self.path(digest, filename)
         try:
+            path = self.find(digest) if filename is None else self.path(digest, filename)
             return None if path is None else path.stat().st_size
         except FileNotFoundError:
             return None
@@ -295,19 +294,28 @@ class ObjectStore:
                     raise
         return freed
 
+    def discard(self, stored: Sequence[StoredObject]) -> None:
+        """Delete objects; see `remove`."""
+        for one in stored:
+            self.remove(one.digest)
+
     def iterate(self) -> Iterator[StoredObject]:
         """Yield every object, in order of digest; those that come or go meanwhile may be missed."""
         with translated(self.root):
             for shard in _names(Path(self.root, "sha256")):
-                for name in _names(Path(self.root, "sha256", shard)):
-                    if not _DIGEST.fullmatch(name):
-                        continue
-                    try:
-                        changed_at = os.stat(self._folder(name)).st_mtime
-                    except FileNotFoundError:
-                        continue
-                    paths = self._paths(name)
-                    yield StoredObject(f"sha256:{name}", tuple(path.name for path in paths), _size(paths), changed_at)
+                yield from self.stored([n for n in _names(Path(self.root, "sha256", shard)) if _DIGEST.fullmatch(n)])
+
+    def stored(self, digests: Sequence[str]) -> Iterable[StoredObject]:
+        """Yield those of these objects that are there."""
+        for digest in digests:
+            name = _hex(digest)
+            if (changed_at := self.changed_at(name)) is not None:
+                paths = self._paths(name)
+                yield StoredObject(f"sha256:{name}", tuple(path.name for path in paths), _size(paths), changed_at)
+
+    def now(self) -> float:
+        """Return the time by the clock that `StoredObject.changed_at` goes by, seconds since 1970."""
+        return clock_at(self.temporary())
 
     def changed_at(self, digest: str) -> float | None:
         """Return when an object was last stored, seconds since 1970; None when there is none."""

@@ -44,6 +44,8 @@ _LARGEST: Final = 1_000_000_000
 """Bytes of one value: PostgreSQL's own limit is a little above."""
 _CONNECT_S: Final = 10
 _IDLE: Final = 4
+_LOST: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A connection is given up when its other end is silent for so long; a system's own times come to hours."""
 # Of the SQLSTATEs; what a connection that broke says has none.
 _RACES: Final = frozenset({"23505", "42P07"})  # two that make the table at once
 _REFUSED: Final = frozenset({"28000", "28P01", "42501", "25006", "3D000"})
@@ -221,7 +223,7 @@ class TableStorage:
             if self._idle:
                 return self._idle.pop()
         connection: psycopg.Connection[Any] = _psycopg().connect(
-            self._target, autocommit=True, connect_timeout=_CONNECT_S, application_name="modelstore"
+            self._target, autocommit=True, connect_timeout=_CONNECT_S, application_name="modelstore", **_LOST
         )
         if not self._made:
             try:

@@ -29,6 +29,8 @@ class FaultyProxy(ThreadingHTTPServer):
 
     Attributes:
         rate: How often, 0 to 1; may be changed at any time.
+        refused: HTTP methods that the caller has no right to, as with credentials that may only read; may be changed
+            at any time.
         faults: How often it did what: ``busy`` (503, nothing was done), ``lost`` (done, and no answer), ``stale`` (a
             listing of a while ago).
     """
@@ -40,6 +42,7 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = urlsplit(target).netloc
         self.rate = 0.0
+        self.refused: frozenset[str] = frozenset()
         self.faults: Counter[str] = Counter()
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._lists: dict[str, list[tuple[int, list[tuple[str, str]], bytes]]] = {}
@@ -83,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self._chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(length)
+        if self.command in self.server.refused:
+            self._answer(403, [], b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+            return
         fault = self.server.choose("busy", "lost", "stale")
         if fault == "busy":
             self._answer(503, [("Retry-After", "0")], b"<Error><Code>SlowDown</Code></Error>")

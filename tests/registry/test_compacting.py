@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +149,17 @@ def test_who_only_reads_leaves_compacting_to_others(
         (host.place / "checkpoints").chmod(0o755)
         (host.place / "journal").chmod(0o755)
     assert os.listdir(host.place / "checkpoints") == []
+
+
+def test_what_a_killed_process_had_of_a_checkpoint_is_removed_by_the_next(host: Hosts[Path]) -> None:
+    """It is as large as the index; what is young may be somebody's work."""
+    ann = host("ann")
+    ann.models.create(name="one")
+    for name, age_s in (("old", 2 * 86_400), ("young", 60)):
+        folder = ann.private / f".checkpoint-{name}"
+        folder.mkdir()
+        (folder / "registry.db").write_bytes(b"x" * 100)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    ann.compact()
+
+    assert [path.name for path in ann.private.glob(".checkpoint-*")] == [".checkpoint-young"]

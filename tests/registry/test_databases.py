@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -173,6 +174,12 @@ def test_its_bytes_can_be_in_a_folder_that_all_hosts_see(host: Hosts[str], weigh
     copy = b.weights.local_copy(b.models.get(model.id))
     assert copy.is_relative_to(b.cache_folder)
     assert copy.read_bytes() == weights.read_bytes()
+    half = tmp_path / "share" / "objects" / "tmp" / "half"
+    half.write_bytes(b"123")
+    os.utime(half, (1, 1))
+    assert [f.what for f in a.check()] == [f"1 unfinished copies are left, the first {half}"]
+    assert [one.what for one in a.gc().garbage] == [str(half)]
+    assert not half.exists()
 
 
 def test_without_a_place_for_files_it_says_how_to_give_it_one(host: Hosts[str], weights: Path, in_bucket: str) -> None:
