@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar, Token
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from modelstore import config
+from modelstore.errors import TaskNotFoundError
 from modelstore.registry import Registry as _Registry
 
 if TYPE_CHECKING:
     from modelstore.sdk.task import Task
 
-__all__ = ["Registry", "current_registry", "current_task", "forget_default", "open_registry", "state", "transaction"]
+__all__ = [
+    "MAIN_TASK",
+    "Registry",
+    "current_registry",
+    "current_task",
+    "forget_default",
+    "open_registry",
+    "state",
+    "transaction",
+]
+
+
+MAIN_TASK: Final = "_MODELSTORE_MAIN_TASK"
+"""Variable that tells processes started by this one which its main task is."""
 
 
 class Registry(_Registry):
@@ -156,11 +171,37 @@ def transaction() -> Iterator[Registry]:
 
 
 def current_task() -> Task | None:
-    """Return the task that `Task.init` began in the registry that is used here; None without one."""
+    """Return the task that `Task.init` began in the registry that is used here; None without one.
+
+    In a process that `multiprocessing` started, however it did, that is the one of the process that started it, until
+    this one begins its own.
+    """
     if not state.main_tasks:
-        return None
+        return _starters_task()
     folder = current_registry().folder
     return next((task for task in state.main_tasks if task._registry.folder == folder), None)
+
+
+def _starters_task() -> Task | None:
+    multiprocessing = sys.modules.get("multiprocessing")
+    task_id, _, place = os.environ.get(MAIN_TASK, "").partition("@")
+    if not task_id or multiprocessing is None or multiprocessing.parent_process() is None:
+        return None
+    if _selected.get() is None and not state.blocks and place != config.registry_uri():
+        return None  # its registry is not the one that would be opened here
+    from modelstore.registry.tasks import OPEN_STATUSES
+    from modelstore.sdk.task import Task
+
+    registry = current_registry()
+    try:
+        record = registry.tasks.get(task_id)
+    except TaskNotFoundError:  # it is in another registry
+        return None
+    if record.status not in OPEN_STATUSES:
+        return None
+    with state.lock:
+        state.main_tasks.append(Task(registry, record))
+    return state.main_tasks[-1]
 
 
 def forget_default() -> None:

@@ -8,11 +8,12 @@ from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
+from modelstore import config
 from modelstore.errors import InvalidRequestError, TaskNotFoundError, UsageError
 from modelstore.registry import rules
 from modelstore.registry.tasks import OPEN_STATUSES
 from modelstore.sdk import task_begin
-from modelstore.sdk._context import current_registry, current_task, state
+from modelstore.sdk._context import MAIN_TASK, current_registry, current_task, state
 from modelstore.sdk.task_elsewhere import TaskElsewhere
 from modelstore.sdk.task_exit import watch_exit
 from modelstore.sdk.task_lifecycle import TaskLifeCycle
@@ -101,6 +102,8 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle, TaskElsewhere):
                     task.set_initial_iteration(continue_last_task)
                 state.main_tasks.append(task)
                 state.owned.append(task)
+                if registry in state.defaults.values():
+                    os.environ[MAIN_TASK] = f"{task.id}@{config.registry_uri()}"
                 registry.database.at_end(undone=partial(state.forget, task.id))
                 watch_exit()
             if checked_tags:
@@ -130,6 +133,9 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle, TaskElsewhere):
             return task
         if all(getattr(record, field) == value for field, value in wanted.items() if value is not None):
             return task
+        if task._owner_pid is None:  # it is that of the process which started this one by `multiprocessing`
+            state.forget(task.id)
+            return None
         raise UsageError(
             f"Current task already created: {record.name!r} in project {record.project!r} ({record.id})",
             "Close it with task.close() before beginning another, or use Task.create().",
@@ -217,7 +223,10 @@ class Task(TaskParameters, TaskSearch, TaskLifeCycle, TaskElsewhere):
 
     @classmethod
     def current_task(cls) -> Task | None:
-        """Return the task that `Task.init` began in this registry, here or in the process that forked this one."""
+        """Return the task that `Task.init` began in this registry, here or in the process that started this one.
+
+        The latter by a fork or by `multiprocessing`, whatever its method.
+        """
         return current_task()
 
     def is_main_task(self) -> bool:

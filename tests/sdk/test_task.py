@@ -767,6 +767,60 @@ def test_the_end_of_the_process_is_the_end_of_the_task(ending: str) -> None:
         assert "Traceback" in done.stderr
 
 
+def test_a_spawned_child_uses_the_task_of_its_parent(tmp_path: Path, make_file: MakeFile) -> None:
+    """As on macOS, where children are spawned: their reports and models are the run's, and they do not end it."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import json, multiprocessing
+            from modelstore import Logger, OutputModel, Task
+
+            def work(number):
+                assert Task.init("p", "parent") == Task.current_task()
+                Logger.current_logger().report_scalar("loss", f"rank {{number}}", 1.0, number)
+                OutputModel(name=f"child {{number}}").update_weights({str(make_file())!r})
+                if number == 1:
+                    own = Task.init("p", "its own")
+                    assert own.name == Task.current_task().name == "its own"
+
+            if __name__ == "__main__":
+                task = Task.init("p", "parent")
+                context = multiprocessing.get_context("spawn")
+                children = [context.Process(target=work, args=(i,)) for i in range(2)]
+                [child.start() for child in children]
+                [child.join() for child in children]
+                task.reload()
+                print(json.dumps([
+                    [c.exitcode for c in children], task.status, sorted(m.name for m in task.models.output),
+                    sorted(task.get_reported_scalars()["loss"]),
+                ]))
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[0, 0], "in_progress", ["child 0", "child 1"], ["rank 0", "rank 1"]]
+    statuses = {one.name: one.status for one in Task.get_tasks(project_name="p")}
+    assert statuses == {"parent": "completed", "its own": "completed"}
+
+
+def test_a_child_of_another_program_has_its_own_task(task: Task) -> None:
+    """Whoever starts runs one after the other does not want them to be one."""
+    assert Task.current_task() == task
+    done = run("from modelstore import Task; print(Task.current_task(), Task.init('p', 'driven').name)")
+
+    assert done.stdout == "None driven\n", done.stderr
+
+
 def test_a_forked_child_uses_the_task_of_its_parent(task: Task, make_file: MakeFile) -> None:
     """And does not end it."""
     path = make_file()
