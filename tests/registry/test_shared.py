@@ -32,6 +32,7 @@ from modelstore.journal.files import Files
 from modelstore.journal.folder import FolderHome
 from modelstore.registry import Registry, mounts, places
 from modelstore.registry.search import ModelSearch
+from tests.kinds import SHARED
 from tests.registry.hosts import Hosts, contents
 
 
@@ -212,7 +213,7 @@ def test_a_folder_that_is_not_mounted_is_no_place_for_a_new_registry(host: Hosts
     assert host("a", offline=True).models.get(model.id).name == "one"
     assert list(team.iterdir()) == []
 
-    assert host("stranger", shared=None).kind == "local"
+    assert host("stranger", shared=None).kind == ("shared" if SHARED else "local")
 
 
 def test_a_shared_registry_that_was_deleted_is_made_anew_when_it_is_asked_for(host: Hosts[Path], team: Path) -> None:
