@@ -16,7 +16,6 @@ import random
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from typing import Final, NamedTuple
 from modelstore.errors import BlobNotFoundError, StorageError
 from modelstore.journal.home import StreamClosedError
 from modelstore.journal.lines import encode_lines, sound_lines
+from modelstore.journal.looks import Looks, ProcessLock
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 from modelstore.storage.buckets import Entry, ObjectStorage, Span
 from modelstore.storage.failures import is_transient
@@ -90,7 +90,8 @@ class BucketHome:
 
     def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
+        self._looks: Looks[Mapping[str, int]] = Looks(self._lock)
         self._names: frozenset[str] | None = None
         self._parsed: set[str] = set()
         self._ends: dict[str, int] = {}
@@ -109,25 +110,27 @@ class BucketHome:
 
     def tips(self) -> Mapping[str, int]:
         """Return the tip of every stream; the same object as before when nothing has changed."""
+        return self._looks.share(self._look)
+
+    def _look(self) -> Mapping[str, int]:
         tips: dict[str, int] = {}
         behind: list[str] = []
-        with self._lock:
-            for look in range(_LOOKS):
-                names = frozenset(entry.name for entry in self._bucket.entries("journal"))
-                if names == self._names:
-                    return self._tips
-                tips = self._parse(names)
-                behind = [stream for stream, tip in self._tips.items() if tips.get(stream, 0) < tip]
-                if not behind:
-                    self._names, self._tips = names, tips
-                    return tips
-                # A listing that is older than one before it, or was made while a pack was merged.
-                time.sleep(_PAUSE_S * 2**look)
-            _log.warning(
-                "%r: the end of %s is not listed; what was known is kept. If this goes on, run `modelstore fsck`.",
-                self._bucket, behind,
-            )  # fmt: skip
-            return {**tips, **{stream: self._tips[stream] for stream in behind}}
+        for look in range(_LOOKS):
+            names = frozenset(entry.name for entry in self._bucket.entries("journal"))
+            if names == self._names:
+                return self._tips
+            tips = self._parse(names)
+            behind = [stream for stream, tip in self._tips.items() if tips.get(stream, 0) < tip]
+            if not behind:
+                self._names, self._tips = names, tips
+                return tips
+            # A listing that is older than one before it, or was made while a pack was merged.
+            time.sleep(_PAUSE_S * 2**look)
+        _log.warning(
+            "%r: the end of %s is not listed; what was known is kept. If this goes on, run `modelstore fsck`.",
+            self._bucket, behind,
+        )  # fmt: skip
+        return {**tips, **{stream: self._tips[stream] for stream in behind}}
 
     def _parse(self, names: Collection[str]) -> dict[str, int]:
         """Return how far each stream goes by what is listed; looks only at what was not listed the last time."""

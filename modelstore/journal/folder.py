@@ -25,6 +25,7 @@ from modelstore.errors import StorageError, StorageFullError
 from modelstore.journal.files import Files, TailError
 from modelstore.journal.home import StreamClosedError
 from modelstore.journal.lines import encode_lines, sound_lines
+from modelstore.journal.looks import Looks, ProcessLock
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 
 __all__ = ["FolderHome"]
@@ -83,6 +84,7 @@ class FolderHome:
         self._journal = journal or folder / "journal"
         self._checkpoints = folder / "checkpoints"
         self._names: list[str] = []
+        self._looks: Looks[Mapping[str, int]] = Looks(ProcessLock())
         self._tips: Mapping[str, int] = {}
         self._packs: dict[str, dict[str, tuple[int, int]]] = {}  # name -> stream -> where in the file, how long
         self.damaged: set[tuple[str, int]] = set()
@@ -105,6 +107,9 @@ class FolderHome:
 
     def tips(self) -> Mapping[str, int]:
         """Return the tip of every stream; the same object as before when nothing has changed."""
+        return self._looks.share(self._look)
+
+    def _look(self) -> Mapping[str, int]:
         tips: dict[str, int] = {}
         hidden: set[str] = set()
         for look in range(_LOOKS):
