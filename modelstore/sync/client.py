@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPException
 from ssl import SSLCertVerificationError
 from typing import Any, Final, TypeVar
@@ -85,7 +86,21 @@ class Client:
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
-        return self.tried(lambda: self._record(self.request("GET", path)))
+        return self.tried(lambda: self.answered(self.request("GET", path)))
+
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """Let what breaks while an answer is read be told as what it is: the answer is none of a modelstore server.
+
+        Raises:
+            RegistryNotFoundError: It broke.
+        """
+        try:
+            yield
+        except ModelStoreError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._stranger() from error
 
     def get_if_new(self, path: str, etag: str | None) -> tuple[str | None, Any]:
         """Return the ETag of what is at a path, and its JSON: None where it is still what that ETag is of.
@@ -100,7 +115,7 @@ class Client:
             if response.status == 304:
                 response.close()
                 return etag, None
-            return response.headers.get("ETag"), self._record(response)
+            return response.headers.get("ETag"), self.answered(response)
 
         return self.tried(ask)
 
@@ -108,7 +123,7 @@ class Client:
         """Send JSON, maybe on connections of the caller's own, and return the JSON that is answered."""
         content = json.dumps(record, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json"}
-        return self.tried(lambda: self._record(self.request("POST", path, headers, content, web=web)))
+        return self.tried(lambda: self.answered(self.request("POST", path, headers, content, web=web)))
 
     def push(self, path: str, body: bytes) -> Any:
         """Send lines of JSON that change something, and return the JSON that is answered.
@@ -121,7 +136,7 @@ class Client:
         def attempt() -> Any:
             nonlocal unanswered
             try:
-                return self._record(self.request("POST", path, {"Content-Type": "application/x-ndjson"}, body))
+                return self.answered(self.request("POST", path, {"Content-Type": "application/x-ndjson"}, body))
             except REFUSALS as error:
                 if not unanswered:
                     raise
@@ -172,6 +187,22 @@ class Client:
         with response:
             raise self._failure(response, response.read(1 << 16))
 
+    def answered(self, response: Response) -> Any:
+        """Return the JSON of an answer, which is read to its end and closed.
+
+        Raises:
+            RegistryNotFoundError: It is none, so no modelstore server answered.
+        """
+        with response:
+            data = bytearray()
+            buffer = memoryview(bytearray(1 << 16))
+            while count := response.readinto(buffer):
+                data += buffer[:count]
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._stranger() from error
+
     def connection(self, timeout_s: float) -> WebClient:
         """Return connections on which the server may be silent for so long; the caller closes them."""
         return WebClient(self._every, timeout_s)
@@ -213,17 +244,6 @@ class Client:
                 f"Over {uris.redact(self.url)} everybody on the way could read the token",
                 "Use https://; where that is no matter, set MODELSTORE_PLAIN_HTTP=1.",
             )
-
-    def _record(self, response: Response) -> Any:
-        with response:
-            data = bytearray()
-            buffer = memoryview(bytearray(1 << 16))
-            while count := response.readinto(buffer):
-                data += buffer[:count]
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise self._stranger() from error
 
     def _failure(self, response: Response, body: bytes) -> Exception:
         status = response.status

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from modelstore.errors import (
+    InvalidOperationError,
     InvalidRequestError,
     NewerRegistryError,
     NotFoundError,
@@ -25,6 +26,7 @@ from modelstore.storage.fingerprints import Progress
 from modelstore.storage.retries import Patience
 from modelstore.storage.transfer import Address, download
 from modelstore.storage.uris import local_path
+from modelstore.storage.webclient import Response
 from modelstore.sync.actors import Scribe
 from modelstore.sync.client import FAILURES, Client, lines_of
 from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel
@@ -44,6 +46,8 @@ _PIECE_BYTES: Final = 8 << 20
 """What is sent of a parcel at once, as far as its transactions allow."""
 _AT_ONCE_BYTES: Final = 4 << 20
 """Objects up to this size go in one request; larger ones in one that can be continued."""
+_ON_THE_WAY_BYTES: Final = 16 << 20
+"""What is sent and may not have arrived: buffers hold less."""
 _SILENCE_S: Final = 60.0
 _HASHED_PER_S: Final = 50 << 20
 """A server that continues an upload reads what it has; slower than this it is given up."""
@@ -69,21 +73,18 @@ class HttpPartner:
     def __init__(self, url: str) -> None:
         self._client = Client(url)
         self._known: tuple[str, Knowledge] | None = None
+        self._reached: dict[str, int] = {}  # of uploads that were cut off: how far the server had them
         try:
             info = self._client.get("/v1/registry")
-            self._check_version(info)
-            self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
-            you = info["you"]
-            self._own = None if you["role"] != "write" else Scribe(you["name"], tuple(you["actors"]))
-            self.who = str(you["name"]), str(you["role"])
+            with self._client.understanding():
+                self._check_version(info)
+                self._id, self._body_bytes = str(info["id"]), int(info["limits"]["body_bytes"])
+                you = info["you"]
+                self._own = None if you["role"] != "write" else Scribe(you["name"], tuple(you["actors"]))
+                self.who = str(you["name"]), str(you["role"])
         except NotFoundError as error:
             self.close()
             raise RegistryNotFoundError(error.message, error.hint) from error
-        except (KeyError, TypeError, ValueError) as error:
-            self.close()
-            raise RegistryNotFoundError(
-                f"What answers at {self.uri} is no modelstore server", "Check the address."
-            ) from error
         except BaseException:
             self.close()
             raise
@@ -127,8 +128,9 @@ class HttpPartner:
         while True:
             try:
                 for parcel in self._stream(known, upto):
-                    patience.progressed()
-                    known = known.with_parcel(parcel)
+                    before, known = known, known.with_parcel(parcel)
+                    if known != before:
+                        patience.progressed()
                     yield parcel
                 return
             except FAILURES as error:
@@ -157,18 +159,23 @@ class HttpPartner:
                     "Let the server take more: modelstore serve --max-body.",
                 )
             done = self._client.push("/v1/journal/push", body)
-            new, known = new + int(done["new"]), known + int(done["known"])
-            entities.update(done["entities"])
+            with self._client.understanding():
+                new, known = new + int(done["new"]), known + int(done["known"])
+                entities.update(done["entities"])
         return Ingested(new, known, frozenset(entities))
 
     def select(self, filters: Filters) -> set[str]:
         """Return the ids of the models that match, and of what is around them."""
-        return set(self._client.post("/v1/select", {"filters": dict(filters)})["entities"])
+        answer = self._client.post("/v1/select", {"filters": dict(filters)})
+        with self._client.understanding():
+            return set(answer["entities"])
 
     def needs(self, which: Objects, entities: set[str] | None) -> list[Reference]:
         """Return the bytes that it refers to, wants and has not."""
         question = {"which": which, "entities": None if entities is None else sorted(entities)}
-        return [read_reference(one) for one in self._client.post("/v1/objects/missing", question)["objects"]]
+        answer = self._client.post("/v1/objects/missing", question)
+        with self._client.understanding():
+            return [read_reference(one) for one in answer["objects"]]
 
     def address(self, need: Reference) -> Address | None:
         """Return the URL of its bytes, and the token to read them with; None when the server has them not."""
@@ -189,14 +196,19 @@ class HttpPartner:
     def size_of(self, digest: str, name: str) -> int | None:
         """Return the bytes of an object, of that name or another; None when the server has it not."""
 
-        def look() -> int:
+        def look() -> Mapping[str, str]:
             with self._client.request("HEAD", self.path_of(digest, name)) as response:
-                return int(response.headers["Content-Length"])
+                return dict(response.headers)
 
         try:
-            return self._client.tried(look)
+            headers = self._client.tried(look)
         except NotFoundError:
             return None
+        with self._client.understanding():
+            told = {name.lower(): value for name, value in headers.items()}
+            if digest not in told.get("etag", digest):
+                raise ValueError(digest)
+            return int(told["content-length"])
 
     def store(self, need: Reference, address: Address, progress: Progress | None = None) -> int:
         """Send the bytes that are at an address."""
@@ -221,11 +233,7 @@ class HttpPartner:
             url = self.path_of(need.digest, need.name)
             kind = {"Content-Type": "application/octet-stream"}
 
-            def put() -> None:
-                with self._client.request("PUT", url, kind, data) as response:
-                    response.read()
-
-            self._client.tried(put)
+            self._client.tried(lambda: self._check_stored(need, self._client.request("PUT", url, kind, data)))
             return size
         patience = Patience()
         web = self._client.connection(_SILENCE_S + size / _HASHED_PER_S)
@@ -239,34 +247,57 @@ class HttpPartner:
         finally:
             web.close()
 
+    def _begin(self, need: Reference, size: int, web: Any) -> tuple[str, int] | None:
+        """Return where an upload goes on, and from where in the object on; None when the server has the object."""
+        question = {"digest": need.digest, "name": need.name, "size": size}
+        # On the connection of what follows: behind a balancer another one may lead to another host.
+        upload = self._client.post("/v1/uploads", question, web=web)
+        with self._client.understanding():
+            if upload["complete"] is True:
+                return None
+            return f"/v1/uploads/{upload['id']}", range(size + 1)[int(upload["offset"])]
+
     def _continue(
         self, need: Reference, path: Path, size: int, progress: Progress | None, patience: Patience, web: Any
     ) -> None:
         """Send what the server has not yet got of an object."""
-        question = {"digest": need.digest, "name": need.name, "size": size}
-        # On the connection of what follows: behind a balancer another one may lead to another host.
-        upload = self._client.post("/v1/uploads", question, web=web)
-        if upload["complete"]:
+        begun = self._begin(need, size, web)
+        if begun is None:
             return
-        offset = int(upload["offset"])
+        where, offset = begun
+        if offset > self._reached.get(need.digest, 0):
+            self._reached[need.digest] = offset
+            patience.progressed()
 
         def noted(done: int, total: int | None) -> None:
-            patience.progressed()
+            if done - offset > _ON_THE_WAY_BYTES:
+                patience.progressed()
             if progress is not None:
                 progress(done, total)
 
-        def send(method: str, where: str, offset: int, headers: Mapping[str, str]) -> None:
+        def send(method: str, where: str, offset: int, headers: Mapping[str, str]) -> Response:
             with path.open("rb") as file:
                 rest = _Rest(file, offset, size, noted)
                 length = {"Content-Length": str(size - offset)}
-                with self._client.request(method, where, {**headers, **length}, rest, web=web) as response:
-                    response.read()
+                return self._client.request(method, where, {**headers, **length}, rest, web=web)
 
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
         try:
-            send("PATCH", f"/v1/uploads/{upload['id']}", offset, headers)
+            with send("PATCH", where, offset, headers) as response, self._client.understanding():
+                if int(response.headers["Upload-Offset"]) != size:
+                    raise ValueError(size)
+        except InvalidOperationError as error:  # what was sent before has arrived meanwhile: ask again how much that is
+            raise ConnectionResetError(str(error)) from error
         except NotFoundError:  # there even each request goes to another host: what goes in one can go to any
-            send("PUT", self.path_of(need.digest, need.name), 0, {"Content-Type": "application/octet-stream"})
+            kind = {"Content-Type": "application/octet-stream"}
+            self._check_stored(need, send("PUT", self.path_of(need.digest, need.name), 0, kind))
+
+    def _check_stored(self, need: Reference, response: Response) -> None:
+        """See that it was a modelstore server that took the bytes: the caller may delete his own now."""
+        answer = self._client.answered(response)
+        with self._client.understanding():
+            if answer["digest"] != need.digest:
+                raise ValueError(need.digest)
 
 
 class _Rest:

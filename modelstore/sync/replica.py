@@ -157,7 +157,14 @@ class ServerJournal:
         self._objects().send_waiting()
         sys.audit("modelstore.step", "replica.waiting.2")
         for parcel in RegistryPartner(self._registry).parcels(theirs, Knowledge(waiting)):
-            self._server.partner.take_in(parcel)
+            try:
+                self._server.partner.take_in(parcel)
+            except REFUSALS as error:
+                kind = next(one for one in REFUSALS if isinstance(error, one))
+                raise kind(
+                    f"What was made here offline cannot be sent: {error.message}",
+                    f"{error.hint} Until then, MODELSTORE_OFFLINE=1 works with what is here.".lstrip(),
+                ) from error
 
     def _objects(self) -> ServerObjects:
         return self._server.objects(self._registry.private / "objects")

@@ -171,6 +171,26 @@ def test_a_server_that_is_away_is_an_error_with_what_to_do(
         assert offline.models.get(model.id).name == "one"
 
 
+def test_what_the_server_refuses_of_what_was_made_offline_waits_for_somebody_who_may(
+    team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told with every question, since nobody can see the team's state and his own as one; nothing is lost."""
+    tokens = Tokens(team)
+    secrets = {role: tokens.create(role, role) for role in ("write", "admin")}
+    monkeypatch.setenv("MODELSTORE_TOKEN", secrets["write"])
+    with server_thread(Settings(str(team.folder), port=0)) as url, Hosts(url, tmp_path, monkeypatch) as hosts:
+        hosts("w").models.create(name="one")
+        hosts("w", offline=True, actor="ann@laptop").models.create(name="two")
+        with pytest.raises(AccessDeniedError, match="made here offline.*MODELSTORE_OFFLINE=1"):
+            ModelSearch().count(hosts("w"))
+        assert ModelSearch().count(hosts("w", offline=True)) == 2
+        monkeypatch.setenv("MODELSTORE_TOKEN", secrets["admin"])
+        assert ModelSearch().count(hosts("w")) == 2
+        monkeypatch.setenv("MODELSTORE_TOKEN", secrets["write"])
+        hosts("w").models.create(name="three")
+    assert {model.name for model in ModelSearch().run(team)} == {"one", "two", "three"}
+
+
 def test_changes_are_made_as_the_token_says(
     team: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path
 ) -> None:
