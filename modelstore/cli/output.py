@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "print_json",
     "print_json_list",
     "print_lines",
+    "print_path",
     "size",
     "styled",
     "utf8_or_escaped",
@@ -126,6 +128,17 @@ def print_lines(lines: Iterable[str] | Iterator[str]) -> None:
     """Write lines to standard output."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
+
+
+def print_path(path: Path) -> None:
+    """Write a path to standard output as it is: `$(modelstore get …)` gives one where names are no UTF-8 too."""
+    raw = getattr(sys.stdout, "buffer", None)
+    text = f"{path}\n"
+    if raw is None or not any("\udc80" <= c <= "\udcff" for c in text):
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    raw.write(os.fsencode(text))
 
 
 def note(text: str) -> None:

@@ -10,7 +10,7 @@ import click
 from modelstore.cli import records
 from modelstore.cli.finding import state_of
 from modelstore.cli.inspecting import glance, summary
-from modelstore.cli.output import ago, note, plain, print_json, print_lines, size, styled, when
+from modelstore.cli.output import ago, note, plain, print_json, print_lines, print_path, size, styled, when
 from modelstore.cli.params import MODEL
 from modelstore.cli.session import as_of_option, json_option, registry_option, session_of
 from modelstore.cli.tables import Column, cells_width, print_table
@@ -245,7 +245,7 @@ def get(
     if as_json:
         print_json({"id": record.id, "path": str(path), "digest": record.digest})
     else:
-        print_lines([str(path)])
+        print_path(path)
 
 
 def _folder_name(record: ModelRecord) -> str | None:

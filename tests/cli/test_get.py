@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,18 @@ import pytest
 from modelstore.registry import Registry
 from modelstore.registry.export import copy_to
 from tests.cli.conftest import Json, Run
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_a_path_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path, weights: Path) -> None:
+    """`python predict.py --weights "$(modelstore get net)"` must find the file."""
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    folder = os.fsencode(tmp_path) + b"/r\xff"
+    command: list[str | bytes | Path] = [sys.executable, "-m", "modelstore", "--registry", folder]
+    subprocess.run([*command, "register", weights], env=environment, check=True, capture_output=True)
+    done = subprocess.run([*command, "get", "net"], env=environment, check=True, capture_output=True)
+
+    assert Path(os.fsdecode(done.stdout.rstrip(b"\n"))).read_bytes() == weights.read_bytes()
 
 
 def test_get_prints_a_path_and_nothing_else(
