@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from modelstore.cache.layout import size_on_disk
@@ -26,7 +27,7 @@ from modelstore.errors import (
 from modelstore.storage.failures import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from modelstore.cache.layout import Layout
 
@@ -80,6 +81,16 @@ _TABLES: Final = {
 }
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+@contextmanager
+def _hinting_at_the_setting() -> Iterator[None]:
+    """Say what to do where the folder is no good: homes on clusters are often full, or not to be written."""
+    try:
+        yield
+    except ReadOnlyStorageError as error:
+        hint = "Check its permissions, or name another folder with MODELSTORE_CACHE."
+        raise ReadOnlyStorageError(error.message, hint) from error
 
 
 class Index:
@@ -221,13 +232,13 @@ class Index:
     def _connect(self) -> sqlite3.Connection:
         try:
             inode = os.stat(self.path).st_ino
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # what is forbidden is told below
             inode = 0
         if self._db is not None:
             if inode == self._inode:
                 return self._db
             self.close()
-        with translated(self._layout.root, writing=True):
+        with _hinting_at_the_setting(), translated(self._layout.root, writing=True):
             self._layout.make()
             # SQLite would create it 0644 whatever the umask; its log and shared memory take the database's mode.
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -243,7 +243,8 @@ def create_form(folder: Path, kind: Kind) -> Form:
         raise InvalidRequestError(f"{folder} is no folder", "Name a folder for the registry.") from error
     except OSError as error:
         raise ReadOnlyRegistryError(
-            f"A registry cannot be created in {folder} ({error.strerror})", "Check the folder's permissions."
+            f"A registry cannot be created in {folder} ({error.strerror})",
+            "Check the folder's permissions, or name another with MODELSTORE_REGISTRY.",
         ) from error
     form = read_form(folder)
     assert form is not None  # noqa: S101 - it was just written

@@ -13,6 +13,7 @@ from modelstore.cache import Cache
 from modelstore.cache.process import forget_processes
 from modelstore.errors import CacheBusyError, ReadOnlyStorageError, StorageError
 from modelstore.testing.cache_origin import FolderOrigin, check_bytes, check_folder, damage
+from tests.permissions import obeying_permissions
 
 URI = "s3://bucket/net.pt"
 
@@ -145,6 +146,20 @@ def test_an_index_that_cannot_be_written_is_a_clear_error(cache: Cache, origin: 
 
     with pytest.raises(ReadOnlyStorageError):
         Cache(cache.folder).fetch(URI, origin)
+
+
+def test_a_folder_that_is_no_good_is_told_with_what_chooses_another(tmp_path: Path, origin: FolderOrigin) -> None:
+    """Homes on clusters are often not to be written."""
+    origin.put(URI, b"weights")
+    (tmp_path / "home").mkdir(mode=0o555)
+    (tmp_path / "secret").mkdir(mode=0)
+
+    def fetch() -> None:
+        for folder in (tmp_path / "home" / "cache", tmp_path / "secret"):
+            with pytest.raises(ReadOnlyStorageError, match="MODELSTORE_CACHE"):
+                Cache(folder).fetch(URI, origin)
+
+    obeying_permissions(fetch)
 
 
 def test_every_write_begins_by_excluding_other_writers(cache: Cache, origin: FolderOrigin) -> None:
