@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
@@ -79,11 +79,10 @@ async def push(call: Call) -> Response:
     """Take operations in: all of them, durably, or none."""
     if not call.request.headers.get("content-type", "").lower().startswith(_NDJSON):
         raise RefusedError(415, "UnsupportedMediaType", "The body must be lines of JSON", f"Content-Type: {_NDJSON}")
-    body = await call.body()
 
-    def work() -> forms.Pushed:
+    def work(body: IO[bytes]) -> forms.Pushed:
         try:
-            parcel = read_parcel(body.split(b"\n"))
+            parcel = read_parcel(body.read().split(b"\n"))
         except NewerOperationError as error:
             raise InvalidOperationError(
                 error.message, "If a newer modelstore made it, upgrade the one on the server."
@@ -91,7 +90,8 @@ async def push(call: Call) -> Response:
         done = take_in(call.registry, parcel, call.who, call.service.settings.max_ahead_ms)
         return forms.Pushed(done.new, done.known, sorted(done.entities))
 
-    done = await call.service.write(work)
+    with await call.body() as body:
+        done = await call.service.write(lambda: work(body))
     call.count("operations", done.new)
     return json_answer(done)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Final, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Final, TypeVar
 
 import anyio
 import msgspec
@@ -19,6 +20,7 @@ from modelstore.server.failures import Failures
 from modelstore.server.settings import Settings, is_loopback
 from modelstore.server.tokens import Token, Tokens
 from modelstore.server.uploads import Uploads
+from modelstore.storage.failures import translated
 from modelstore.sync import RegistryPartner
 
 __all__ = ["Call", "Service"]
@@ -32,6 +34,7 @@ _READERS: Final = 8
 _WRITERS: Final = 2
 _MOVERS: Final = 8
 _SWEEP_S: Final = 3600.0
+_IN_MEMORY: Final = 1 << 20
 
 
 class Service:
@@ -114,22 +117,34 @@ class Call:
         """Return a part of the path."""
         return str(self.request.path_params[name])
 
-    async def body(self) -> bytes:
-        """Return the whole body.
+    async def body(self) -> IO[bytes]:
+        """Return the whole body as a file at its beginning, which the caller closes; a large one is not in memory.
+
+        So that what many clients are sending at once costs room on the disk, until a thread is free for each.
 
         Raises:
             RefusedError: It is larger than the server takes.
+            StorageFullError: There is no room for it.
         """
         limit = self.service.settings.max_body
         announced = self.request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
-        data = bytearray()
-        async for block in self.blocks():
-            data += block
-            if len(data) > limit:
-                raise _too_large(limit)
-        return bytes(data)
+        folder = self.registry.private  # other temporary folders may be in memory, too
+        file = SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))  # noqa: SIM115 - the caller closes it
+        try:
+            size = 0
+            async for block in self.blocks():
+                size += len(block)
+                if size > limit:
+                    raise _too_large(limit)
+                with translated(folder, writing=True):
+                    file.write(block)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
@@ -160,7 +175,8 @@ class Call:
         """
         if not self.request.headers.get("content-type", "").lower().startswith("application/json"):
             raise RefusedError(415, "UnsupportedMediaType", "The body must be JSON", "Content-Type: application/json")
-        data = await self.body()
+        with await self.body() as file:
+            data = file.read()
         try:
             return msgspec.json.decode(data, type=form)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import tempfile
+import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,8 +22,9 @@ from modelstore import ids
 from modelstore.index.heads import read_heads
 from modelstore.records.operations import Operation
 from modelstore.registry import Registry
-from modelstore.server import Tokens
+from modelstore.server import Settings, Tokens, service
 from modelstore.testing.reference import fold, read_index
+from modelstore.testing.servers import server_thread
 from tests.server.conftest import Client
 
 _WRITER = "a" * 16
@@ -165,6 +170,31 @@ def test_a_parcel_is_taken_in_as_a_whole_or_not_at_all(team: Registry, ann: Clie
     assert list(team.operations()) == []
     too_large = ann.push(*[made("ann", comment="x" * 1000, ms=n + 5) for n in range(1500)])
     assert (too_large.status, "--max-body" in too_large.json["error"]["hint"]) == (413, True)
+
+
+def test_large_parcels_of_many_clients_wait_on_the_disk(team: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read by the thread that takes it in; whoever goes away in the middle leaves nothing."""
+    files: list[Any] = []
+    make = tempfile.SpooledTemporaryFile
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        files.append(make(*arguments, **options))
+        return files[-1]
+
+    monkeypatch.setattr(service, "SpooledTemporaryFile", noted)
+    with server_thread(Settings(str(team.folder), port=0, max_body=4 << 20)) as url:
+        parcel = [made("ann", comment="x" * 2000, ms=n + 5) for n in range(1000)]
+        assert Client(url).push(*parcel).json["new"] == 1000
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port or 0)) as line:
+            head = f"POST /v1/journal/push HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 3000000\r\n"
+            line.sendall(f"{head}Content-Type: application/x-ndjson\r\n\r\n".encode() + b"x" * 2_000_000)
+            while len(files) < 2 or not files[1]._rolled:
+                time.sleep(0.01)
+        while not files[1].closed:
+            time.sleep(0.01)
+    assert (files[0]._rolled, files[0].closed) == (True, True)
+    assert not [path for path in team.folder.iterdir() if path.name.startswith("tmp")]
 
 
 _JSON = st.recursive(
