@@ -24,6 +24,7 @@ from modelstore.storage.transfer import Address
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
+    from modelstore.sync import Partner
 
 __all__ = ["Checkup", "fsck"]
 
@@ -128,7 +129,7 @@ class _Copies:
 
     def __init__(self, registry: Registry, stack: ExitStack) -> None:
         self._registry, self._stack = registry, stack
-        self._others: list[Any] | None = None
+        self._others: list[Partner] | None = None
 
     def of(self, digest: str) -> Iterator[Address]:
         """Yield addresses, none of which is known to be good."""
@@ -147,7 +148,7 @@ class _Copies:
         yield from (Address(row[0]) for row in rows)
         for other in self._remotes():
             with suppress(ModelStoreError):  # gone since it was reached
-                found: Address | None = other.address(Reference(digest, "copy", None, "", "copy"))
+                found = other.address(Reference(digest, "copy", None, "", "copy"))
                 if found is not None:
                     yield found
 
@@ -161,7 +162,7 @@ class _Copies:
             return None
         return found.path
 
-    def _remotes(self) -> list[Any]:
+    def _remotes(self) -> list[Partner]:
         if self._others is None:
             self._others = []
             for remote in self._registry.remotes.all():

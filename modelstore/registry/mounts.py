@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -16,25 +18,35 @@ _NETWORK: Final = frozenset(
     )
 )  # fmt: skip
 
+_TABLE: Final = "/proc/self/mountinfo"
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
 
 def network_filesystem(folder: Path) -> str | None:
     """Return the kind of network filesystem that a folder lies on ("nfs4"); None for a local one or an unknown."""
     try:
-        with open("/proc/self/mountinfo", "rb") as stream:
-            lines = stream.read().decode(errors="surrogateescape").splitlines()
+        with open(_TABLE, "rb") as stream:
+            mounts = _parsed(stream.read())
     except OSError:
         return None
-    mounts = {}
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) > 4 and right:
-            mounts[fields[4].encode().decode("unicode_escape")] = right.split(" ", 1)[0]  # later mounts cover earlier
     path = os.path.realpath(folder)
     while path not in mounts and path != "/":
         path = os.path.dirname(path)
     kind = mounts.get(path)
     return kind if kind in _NETWORK else None
+
+
+@lru_cache(maxsize=1)
+def _parsed(table: bytes) -> dict[str, str]:
+    """Return the kinds of filesystems by where they are mounted; opening a shared registry asks several times."""
+    mounts = {}
+    for line in table.split(b"\n"):
+        left, _, right = line.partition(b" - ")
+        fields = left.split(b" ")
+        if len(fields) > 4 and right:
+            where = _ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), fields[4])
+            mounts[os.fsdecode(where)] = right.split(b" ", 1)[0].decode()  # later mounts cover earlier
+    return mounts
 
 
 def keeps_names(folder: Path) -> bool:

@@ -190,8 +190,9 @@ def relocate(registry: Registry, old: str, new: str, *, check: bool = False, dry
         return plan.result(dry_run=True)
     if not registry.in_folder and any(move.kind == "published model" for move in plan.result(dry_run=True).moves):
         raise InvalidRequestError(
-            f"Weights of published models can be relocated in a registry in a folder only, not in {registry.place}",
-            "Copy the weights back, or use a registry in a folder.",
+            "Published models keep their address, and where it leads today is noted in the registry's folder, for all who"
+            f" use it; {registry.place} has none",
+            "Copy their weights back to where they were published. `relocate --dry-run` lists them.",
         )
     with registry.transaction():
         plan = _Plan(registry, before, after)  # others may have written since

@@ -265,6 +265,28 @@ def test_the_format_file_decides_what_a_registry_is(team: Path, tmp_path: Path) 
         Registry(team)
 
 
+def test_where_network_filesystems_are_mounted_is_read_whatever_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spaces, other scripts, and bytes that are no text; what is mounted later covers what was there."""
+    table = tmp_path / "mountinfo"
+    monkeypatch.setattr(mounts, "_TABLE", str(table))
+    names = [b"/mnt/donn\xc3\xa9es", b"/mnt/a b", b"/mnt/\xff\xfe", b"/mnt/back\\slash"]
+    kinds = [b"nfs4", b"cifs", b"fuse.sshfs", b"lustre"]
+    lines = [b"1 0 0:1 / / rw - ext4 /dev/sda rw"]
+    for name, kind in zip(names, kinds, strict=True):
+        escaped = name.replace(b"\\", b"\\134").replace(b" ", b"\\040")
+        lines.append(b"2 1 0:2 / %b rw,relatime shared:1 - %b server:/x rw" % (escaped, kind))
+    table.write_bytes(b"\n".join(lines) + b"\n")
+
+    for name, kind in zip(names, kinds, strict=True):
+        assert mounts.network_filesystem(Path(os.fsdecode(name), "registry")) == kind.decode()
+    assert mounts.network_filesystem(Path("/mnt/other")) is None
+    table.write_bytes(table.read_bytes() + b"3 2 0:3 / /mnt/a\\040b rw - tmpfs none rw\n")
+    assert mounts.network_filesystem(Path("/mnt/a b/registry")) is None
+    assert mounts.keeps_names(Path(os.fsdecode(names[0])))
+
+
 def test_on_a_network_filesystem_new_registries_are_shared_and_local_ones_refused(
     team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
