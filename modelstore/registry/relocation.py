@@ -190,8 +190,8 @@ def relocate(registry: Registry, old: str, new: str, *, check: bool = False, dry
         return plan.result(dry_run=True)
     if not registry.in_folder and any(move.kind == "published model" for move in plan.result(dry_run=True).moves):
         raise InvalidRequestError(
-            "Published models keep their address, and where it leads today is noted in the registry's folder for all its"
-            f" users; {registry.place} has none",
+            "Published models keep their address, and where it leads today is noted in the registry's folder, for all;"
+            f" {registry.place} has none",
             "Copy their weights back to where they were published. `relocate --dry-run` lists them.",
         )
     with registry.transaction():
