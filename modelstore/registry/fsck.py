@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from modelstore.errors import ModelStoreError
 from modelstore.index import ops, reader
@@ -24,7 +24,6 @@ from modelstore.storage.transfer import Address
 
 if TYPE_CHECKING:
     from modelstore.registry.registry import Registry
-    from modelstore.sync import Partner
 
 __all__ = ["Checkup", "fsck"]
 
@@ -124,12 +123,20 @@ def _repair_object(registry: Registry, digest: str, names: list[str], copies: _C
         return
 
 
+class _Other(Protocol):
+    """Another registry, as far as it matters here."""
+
+    def address(self, need: Reference) -> Address | None: ...
+
+    def close(self) -> None: ...
+
+
 class _Copies:
     """Where other copies of objects may be, the nearest first; remotes are opened when it comes to that."""
 
     def __init__(self, registry: Registry, stack: ExitStack) -> None:
         self._registry, self._stack = registry, stack
-        self._others: list[Partner] | None = None
+        self._others: list[_Other] | None = None
 
     def of(self, digest: str) -> Iterator[Address]:
         """Yield addresses, none of which is known to be good."""
@@ -162,7 +169,7 @@ class _Copies:
             return None
         return found.path
 
-    def _remotes(self) -> list[Partner]:
+    def _remotes(self) -> list[_Other]:
         if self._others is None:
             self._others = []
             for remote in self._registry.remotes.all():
