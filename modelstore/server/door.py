@@ -101,7 +101,7 @@ def _check_is_here(request: Request) -> None:
 
 
 def _is_ours(request: Request) -> bool:
-    """Tell whether the other end is a program of this user or of root, as far as the system tells."""
+    """Tell whether the other end is a program of this user, as far as the system tells; proxies may run as root."""
     client, server = request.scope["client"], request.scope["server"]
     user = None if client is None or server is None else owner(tuple(client), tuple(server))
-    return user in (None, 0) or user == os.getuid()
+    return user in (None, os.getuid())

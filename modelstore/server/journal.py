@@ -19,7 +19,7 @@ from modelstore.server.encoding import json_answer
 from modelstore.server.finding import asked
 from modelstore.server.service import Call
 from modelstore.sync import Knowledge, Parcel
-from modelstore.sync.wire import END, parcel_lines, read_parcel
+from modelstore.sync.wire import END, REGISTRY, parcel_lines, read_parcel
 
 __all__ = ["heads", "pull", "push", "select"]
 
@@ -37,7 +37,7 @@ async def heads(call: Call) -> Response:
         return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
     body, etag = await call.service.read(work)
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", REGISTRY: call.registry.id}
     if call.request.headers.get("if-none-match") == etag:
         return Response(None, 304, headers)
     return Response(body, 200, headers, "application/json")

@@ -102,20 +102,21 @@ class Client:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise self._stranger() from error
 
-    def get_if_new(self, path: str, etag: str | None) -> tuple[str | None, Any]:
-        """Return the ETag of what is at a path, and its JSON: None where it is still what that ETag is of.
+    def get_if_new(self, path: str, etag: str | None) -> tuple[Mapping[str, str], Any]:
+        """Return the headers of what is at a path, and its JSON: None where it is still what an ETag is of.
 
         Args:
             path: Below the server's address.
             etag: Of an earlier answer; None for none.
         """
 
-        def ask() -> tuple[str | None, Any]:
+        def ask() -> tuple[Mapping[str, str], Any]:
             response = self.request("GET", path, {} if etag is None else {"If-None-Match": etag})
+            headers = {name.lower(): value for name, value in response.headers.items()}
             if response.status == 304:
                 response.close()
-                return etag, None
-            return response.headers.get("ETag"), self.answered(response)
+                return headers, None
+            return headers, self.answered(response)
 
         return self.tried(ask)
 

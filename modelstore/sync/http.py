@@ -32,6 +32,7 @@ from modelstore.sync.client import FAILURES, Client, lines_of
 from modelstore.sync.partners import Filters, Knowledge, Objects, Parcel
 from modelstore.sync.wire import (
     OLDEST,
+    REGISTRY,
     SPEAKS,
     heads_line,
     knowledge_record,
@@ -115,11 +116,16 @@ class HttpPartner:
     def knowledge(self) -> Knowledge:
         """Return what it has now: the same object as before where that is the same."""
         before = self._known
-        etag, record = self._client.get_if_new("/v1/journal/heads", None if before is None else before[0])
+        headers, record = self._client.get_if_new("/v1/journal/heads", None if before is None else before[0])
+        if headers.get(REGISTRY.lower(), self._id) != self._id:
+            raise RegistryNotFoundError(
+                f"{self.uri} has another registry than when this process began",
+                "Begin anew to work with that; what was made here is in the index of the first.",
+            )
         if record is None and before is not None:
             return before[1]
         knowledge = read_knowledge(record)
-        self._known = None if etag is None else (etag, knowledge)
+        self._known = (headers["etag"], knowledge) if "etag" in headers else None
         return knowledge
 
     def parcels(self, known: Knowledge, upto: Knowledge) -> Iterator[Parcel]:

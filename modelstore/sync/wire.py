@@ -19,6 +19,7 @@ from modelstore.sync.partners import Knowledge, Parcel
 __all__ = [
     "END",
     "OLDEST",
+    "REGISTRY",
     "SPEAKS",
     "VERSION",
     "heads_line",
@@ -38,6 +39,8 @@ OLDEST: Final = 1
 """Oldest version in which the other side is understood."""
 VERSION: Final = "Modelstore-Api"
 """Header in which a client says which version it speaks; without it he speaks the first."""
+REGISTRY: Final = "Modelstore-Registry"
+"""Header in which a server says whose heads it tells; without it they are of the registry that it has ever had."""
 
 END: Final = '{"end":true}\n'
 _MARKS: Final = ('{"heads"', '{"error"', '{"end"')

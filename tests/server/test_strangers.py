@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,12 +12,17 @@ from typing import Any, Final
 
 import pytest
 
-from modelstore.errors import ModelStoreError, StorageUnavailableError
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
+from modelstore.errors import ModelStoreError, RegistryNotFoundError, StorageUnavailableError
+from modelstore.registry import Registry
 from modelstore.registry.references import Reference
+from modelstore.server import Settings
 from modelstore.storage import retries
 from modelstore.storage.transfer import Address
 from modelstore.sync import Knowledge, Parcel, http
 from modelstore.sync.http import HttpPartner
+from modelstore.testing.servers import server_thread
 
 DIGEST: Final = "sha256:" + "0" * 64
 GREETING: Final = b'{"id":"1","you":{"name":"","role":"admin","actors":[]},"limits":{"body_bytes":1000000}}'
@@ -90,6 +96,20 @@ QUESTIONS: Final[dict[str, tuple[str, Callable[[HttpPartner, Address], Any]]]] =
     "upload": ("/v1/uploads", lambda partner, file: partner.store(NEED, file)),
     "object": ("/v1/objects/sha256", lambda partner, file: partner.store(NEED, file)),
 }
+
+
+def test_another_registry_at_the_same_address_is_not_taken_for_the_first(team: Registry, tmp_path: Path) -> None:
+    """Whoever made the server's registry anew would have the old one in it, as far as some process knew it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    with server_thread(Settings(str(team.folder), port=port)) as url:
+        partner = HttpPartner(url)
+        assert partner.knowledge() == Knowledge()
+    with Registry(tmp_path / "anew"):
+        pass
+    again = server_thread(Settings(str(tmp_path / "anew"), port=port))
+    with again, closing(partner), pytest.raises(RegistryNotFoundError, match="another registry"):
+        partner.knowledge()
 
 
 def test_a_server_that_keeps_nothing_of_an_upload_is_given_up(
