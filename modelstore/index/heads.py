@@ -6,6 +6,7 @@ operation that came by itself (in a bundle, say) moves no head: nobody knows wha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from modelstore.index.driver import sqlite3
@@ -21,6 +22,15 @@ _RAISE = "INSERT INTO heads VALUES (?,?) ON CONFLICT (writer) DO UPDATE SET stam
 def read_heads(connection: sqlite3.Connection) -> dict[str, str]:
     """Return the head of each writer of whom something is wholly known."""
     return dict(connection.execute("SELECT writer, stamp FROM heads").fetchall())
+
+
+def _heads_of(connection: sqlite3.Connection, writers: Iterable[str]) -> dict[str, str]:
+    # Thousands of short-lived writers are nothing to read through for every change of one of them.
+    rows = connection.execute(
+        "SELECT h.writer, h.stamp FROM json_each(?) AS w CROSS JOIN heads AS h ON h.writer = w.value",
+        (json.dumps(sorted(writers)),),
+    )
+    return dict(rows.fetchall())
 
 
 def raise_heads(connection: sqlite3.Connection, heads: Mapping[str, str]) -> None:
@@ -47,9 +57,10 @@ def note_arrivals(connection: sqlite3.Connection, stamps: Iterable[str], heads: 
             "DELETE FROM strays WHERE stamp <= (SELECT h.stamp FROM heads AS h WHERE h.writer = substr(strays.stamp,"
             " 17))"
         )
-    known = read_heads(connection)
+    arrived = list(stamps)
+    known = _heads_of(connection, {stamp[16:] for stamp in arrived})
     connection.executemany(
-        "INSERT OR IGNORE INTO strays VALUES (?)", [(s,) for s in stamps if s > known.get(s[16:], "")]
+        "INSERT OR IGNORE INTO strays VALUES (?)", [(s,) for s in arrived if s > known.get(s[16:], "")]
     )
 
 
@@ -64,10 +75,11 @@ def follow(connection: sqlite3.Connection, runs: Iterable[tuple[str, str]]) -> d
             and that of the last.
     """
     waiting = connection.execute(f"SELECT value, substr(key, {len(_GAP) + 1}) FROM registry_info WHERE {_GAPS}")
-    known = read_heads(connection)
+    pairs = sorted({*map(tuple, waiting.fetchall()), *runs}, key=lambda run: run[1])
+    known = _heads_of(connection, {last[16:] for _, last in pairs})
     heads: dict[str, str] = {}
     gaps = []
-    for before, last in sorted({*map(tuple, waiting.fetchall()), *runs}, key=lambda run: run[1]):
+    for before, last in pairs:
         writer = last[16:]
         if before <= max(known.get(writer, ""), heads.get(writer, "")):
             heads[writer] = max(last, heads.get(writer, ""))

@@ -156,6 +156,12 @@ def of_entity(connection: Connection, entity: str) -> list[tuple[int, Operation]
     return [(row[0], operation_from_row(row)) for row in rows]
 
 
+def touched(connection: Connection, entity: str, after: int) -> bool:
+    """Tell whether an operation on an entity arrived behind a sequence number."""
+    row = connection.execute("SELECT 1 FROM ops WHERE entity = ? AND seq > ? LIMIT 1", (entity, after)).fetchone()
+    return row is not None
+
+
 def of_entities(connection: Connection, entities: Sequence[str]) -> Iterator[Operation]:
     """Yield every operation on these entities, reports too, in order of stamps."""
     rows = connection.execute(

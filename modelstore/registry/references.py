@@ -110,7 +110,8 @@ def former(database: Database) -> dict[str, int]:
 
     What is still in use is among it, with the time of the last change before now.
     """
-    rows = database.all(
+    # Read as they come: a million registrations are too much to hold at once.
+    rows = database.connection.execute(
         "SELECT entity, stamp, changes FROM ops WHERE entity_kind = 'model' AND action <> 'report'"
         " AND (changes LIKE '%\"uri\":%' OR changes LIKE '%\"deleted\":%') ORDER BY stamp"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from modelstore.errors import InvalidRequestError, ModelInUseError
 from modelstore.ids import ms_to_clock, now_ms
-from modelstore.index import reader
+from modelstore.index import ops, reader
 from modelstore.registry.removal import Removal, remove_chosen
 from modelstore.registry.rules import check_tags
 from modelstore.registry.search import ModelSearch
@@ -82,23 +82,28 @@ def retain(registry: Registry, rules: Rules, *, keep_weights: bool = False, dry_
     if registry.database.in_transaction and not keep_weights:
         raise InvalidRequestError("Bytes cannot be deleted as part of a transaction", "Let retain() be one by itself.")
     registry.flush_reports()
+    registry.refresh()
+    since = ops.last_number(registry.database.connection)
     kept: Counter[Kept] = Counter()
     doomed = list(_doomed(registry, rules, kept))
     if dry_run:
-        choose = partial(_unchanged, registry, doomed)
+        choose = partial(_unchanged, registry, doomed, since)
         return Retention(remove_chosen(registry, choose, keep_weights=keep_weights, dry_run=True), dict(kept))
     parts: list[Removal] = []
     for start in range(0, len(doomed), _AT_ONCE):
         batch = doomed[start : start + _AT_ONCE]
-        part = remove_chosen(registry, partial(_unchanged, registry, batch), keep_weights=keep_weights)
+        part = remove_chosen(registry, partial(_unchanged, registry, batch, since), keep_weights=keep_weights)
         if len(part.models) < len(batch):
             kept["changed"] += len(batch) - len(part.models)
         parts.append(part)
     return Retention(_joined(parts), dict(kept))
 
 
-def _unchanged(registry: Registry, batch: list[ModelRecord]) -> list[str]:
-    """Return, inside the transaction that removes them, the models that are as they were when they were chosen."""
+def _unchanged(registry: Registry, batch: list[ModelRecord], since: int) -> list[str]:
+    """Return, inside the transaction that removes them, the models that are as they were before any was chosen.
+
+    One that was registered while the best were being found is in no list of these, however good it is.
+    """
     current = {record.id: record for record in reader.models(registry.database, [record.key for record in batch])}
     uploading = {upload.model for upload in registry.weights.uploads.pending()}
     return [
@@ -106,7 +111,7 @@ def _unchanged(registry: Registry, batch: list[ModelRecord]) -> list[str]:
         for one in batch
         if (now := current.get(one.id)) is not None
         and not now.deleted
-        and now.updated == one.updated
+        and not ops.touched(registry.database.connection, one.id, since)
         and one.id not in uploading
         and not _is_used(registry, now)
     ]

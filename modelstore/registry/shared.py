@@ -16,9 +16,10 @@ a stream is only continued where the index says that it ends, since it might als
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,8 +94,10 @@ class SharedJournal:
             tips = self.home.tips()
         if tips is self._seen:
             return
-        known = self._positions()
-        news = [(stream, tip - known.get(stream, 0)) for stream, tip in tips.items() if tip > known.get(stream, 0)]
+        # Of the many that have been quiet for long, nothing is asked.
+        moved = tips.items() - (self._seen or {}).items()
+        known = self._positions(stream for stream, _ in moved)
+        news = [(stream, tip - known.get(stream, 0)) for stream, tip in moved if tip > known.get(stream, 0)]
         news.sort(reverse=True)  # taken from the end: a writer's streams in their order
         total = sum(length for _, length in news)
         with reporting("fetching changes") if total > _AT_ONCE else nullcontext() as progress:
@@ -117,12 +120,13 @@ class SharedJournal:
             if progress is not None:
                 progress(done, total)
 
-    def _positions(self) -> dict[str, int]:
-        return dict(tuple(row) for row in self._database.all("SELECT name, position FROM streams"))
+    def _positions(self, streams: Iterable[str]) -> dict[str, int]:
+        sql = "SELECT s.name, s.position FROM json_each(?) AS w CROSS JOIN streams AS s ON s.name = w.value"
+        return dict(map(tuple, self._database.all(sql, (json.dumps(list(streams)),))))
 
     def _take_in(self, streams: list[str], tips: Mapping[str, int]) -> None:
         with self._database.write(private=True) as connection:
-            known = self._positions()  # another process may have been first
+            known = self._positions(streams)  # another process may have been first
             spans = [(s, known.get(s, 0), tips[s]) for s in streams if tips[s] > known.get(s, 0)]
             if not spans:
                 return

@@ -12,7 +12,7 @@ from modelstore.errors import InvalidRequestError, ProjectNotFoundError
 from modelstore.journal import Draft
 from modelstore.query import Search
 from modelstore.records.entities import ModelRecord
-from modelstore.registry import Registry, open_registry
+from modelstore.registry import Registry, open_registry, retention
 from tests.kinds import SHARED
 from tests.registry.keeping import object_files, register
 
@@ -183,3 +183,22 @@ def test_what_is_changed_while_others_are_removed_stays(registry: Registry, monk
     assert done.kept == {"changed": 3}
     assert _present(registry) == ["net0", "net1", "net2"]
     assert not registry.fsck(deep=True).damaged
+
+
+def test_what_is_registered_while_the_best_are_being_chosen_stays(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in neither list, and is better and newer than what is."""
+    first = retention._first
+
+    def meanwhile(*given: Any) -> set[str]:
+        found = first(*given)
+        if given[-1] == "-created":
+            register(registry, b"new", "new", project="p", metadata={"accuracy": 1.0})
+        return found
+
+    monkeypatch.setattr(retention, "_first", meanwhile)
+    done = registry.retain(project="p", keep_last=1, keep_best=1, by="-metadata.accuracy")
+
+    assert _present(registry) == ["net3", "net9", "new"]
+    assert done.kept == {"best": 1, "last": 1, "changed": 1}
