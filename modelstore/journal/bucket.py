@@ -29,7 +29,7 @@ from modelstore.journal.lines import encode_lines, sound_lines
 from modelstore.journal.looks import Looks, ProcessLock
 from modelstore.journal.packs import MANY_PACKS, PACK, SMALL_PACK, covered_elsewhere, pack_header, parse_header
 from modelstore.storage.buckets import Entry, ObjectStorage, Span
-from modelstore.storage.failures import is_transient
+from modelstore.storage.failures import is_transient, translated
 
 __all__ = ["BucketHome"]
 
@@ -137,17 +137,20 @@ class BucketHome:
         listed = frozenset(names)
         if not self._parsed <= listed:  # something was packed and removed
             self._parsed, self._segments, self._ends = set(), {}, {}
+        new = listed - self._parsed
+        for name in filter(PACK.fullmatch, new):
+            self._contents(name)  # which may fail, and then nothing of the listing is taken for known
         grown: set[str] = set()
-        for name in listed - self._parsed:
+        for name in new:
             if found := _SEGMENT.fullmatch(name):
                 self._segments.setdefault(found[1], {})[int(found[2], 16)] = int(found[3], 16)
                 grown.add(found[1])
             elif PACK.fullmatch(name):
-                longer = {s: n for s, (_, n) in self._contents(name).items() if n > self._ends.get(s, 0)}
-                self._ends |= longer
-                grown |= longer.keys()
                 if name not in self._packs:
                     continue  # gone meanwhile; to be looked at again should it still be listed
+                longer = {s: n for s, (_, n) in self._packs[name].items() if n > self._ends.get(s, 0)}
+                self._ends |= longer
+                grown |= longer.keys()
             self._parsed.add(name)
         for stream in grown:
             tip, ends = self._ends.get(stream, 0), self._segments.get(stream, {})
@@ -367,7 +370,10 @@ class BucketHome:
         order = sorted((self._packed(merged) | loose).items())
         header, name = pack_header(order)
         _step("journal.pack.2")
-        with tempfile.TemporaryDirectory(prefix="modelstore-pack-") as scratch:
+        with (
+            translated(tempfile.gettempdir(), writing=True),
+            tempfile.TemporaryDirectory(prefix="modelstore-pack-") as scratch,
+        ):
             path = Path(scratch, name)
             with path.open("wb") as file:
                 file.write(header)

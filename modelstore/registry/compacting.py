@@ -29,6 +29,7 @@ from modelstore.index.heads import read_heads
 from modelstore.index.ops import last_stamp
 from modelstore.index.private import forget_host, stamp_of_copy, user_version
 from modelstore.index.schema import SCHEMA_VERSION
+from modelstore.storage.failures import translated
 
 if TYPE_CHECKING:
     from modelstore.journal.home import Home
@@ -102,7 +103,7 @@ def _quiet(registry: Registry, home: Home, quiet_ms: int) -> Mapping[str, int]:
 
 def _make_checkpoint(registry: Registry, home: Home) -> tuple[str, int]:
     """Store this host's index: 1. copy it  2. take out what is this host's  3. compress it  4. store it."""
-    with _scratch(registry.private) as scratch:
+    with translated(registry.private, writing=True), _scratch(registry.private) as scratch:
         copy, packed = scratch / "registry.db", scratch / "packed"
         registry.database.copy_to(copy)
         forget_host(copy)

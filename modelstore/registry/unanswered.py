@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelstore.index import ops
+from modelstore.storage.failures import translated
 
 __all__ = ["Unanswered", "leave"]
 
@@ -48,12 +49,13 @@ class Unanswered:
 
     def _write(self, stamps: list[str]) -> None:
         text = "\n".join(stamps)
-        if not self._doubtful:  # a kill loses nothing then
-            self._path.write_text(text)
-            return
-        making = self._path.with_name(f"{self._path.name}.new")
-        making.write_text(text)
-        making.replace(self._path)
+        with translated(self._path, writing=True):
+            if not self._doubtful:  # a kill loses nothing then
+                self._path.write_text(text)
+                return
+            making = self._path.with_name(f"{self._path.name}.new")
+            making.write_text(text)
+            making.replace(self._path)
 
 
 def leave(connection: Any, writer: str) -> bool:

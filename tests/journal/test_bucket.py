@@ -190,3 +190,27 @@ def test_nothing_acknowledged_is_lost_whatever_the_store_does(seed: int, plan: l
         found = [line for lines in everything(honest).values() for line in lines]
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found) <= tried
+
+
+def test_a_pack_that_cannot_be_read_for_a_moment_hides_nothing_for_longer(place: str) -> None:
+    """What was listed beside it is known when it can be read again."""
+    failing = [False]
+
+    class Failing(Bucket):
+        def _driver(self, method: str, *args: Any, **named: Any) -> Any:
+            if failing[0] and method == "cat_file":
+                raise TimeoutError("no answer")
+            return super()._driver(method, *args, **named)
+
+    writer = BucketHome(Bucket(place))
+    reader = BucketHome(Failing(place, Patience(attempts=1)))
+    reader.tips()
+    writer.pack({A: writer.append(A, 0, [b"packed"])})
+    for number in range(20):
+        writer.append(f"{number:016x}-0000", 0, [b"loose"])
+    failing[0] = True
+    with pytest.raises(StorageError):
+        reader.tips()
+    failing[0] = False
+
+    assert everything(reader) == everything(BucketHome(Bucket(place)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from modelstore.errors import StorageError, StorageUnavailableError
-from modelstore.registry import Registry
+from modelstore.errors import StorageError, StorageFullError, StorageUnavailableError
+from modelstore.registry import Registry, compacting
 from modelstore.registry.search import ModelSearch
 from modelstore.storage.buckets import Bucket, Entry
 from tests.registry.hosts import Hosts, contents
@@ -88,3 +90,24 @@ def test_streams_that_are_listed_in_the_wrong_order_hide_no_change_from_a_later_
         assert [*b.database.all("SELECT * FROM strays"), *laptop.database.all("SELECT * FROM strays")] == []
         assert b.database.all("SELECT * FROM registry_info WHERE key LIKE 'gap:%'") == []
         assert b.sync(str(tmp_path / "laptop")).nothing
+
+
+def test_a_full_disk_of_this_host_is_told_as_that(host: Hosts[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is changed when what is sent cannot be noted; and closing does not fail for want of room to pack."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise full
+
+    a = host("a")
+    with monkeypatch.context() as patch, pytest.raises(StorageFullError):
+        patch.setattr(Path, "write_text", refuse)
+        a.models.create(name="never")
+    monkeypatch.setattr(compacting, "_MANY_STREAMS", 1)
+    for number, (owner, what) in enumerate(((tempfile, "mkdtemp"), (compacting.gzip, "open"))):
+        a = host("a")
+        a.models.create(name=f"{number}")
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, what, refuse)
+            a.close()
+    assert names(host("b")) == {"0", "1"}
