@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_a_full_disk_of_this_host_is_told_as_that(host: Hosts[str], monkeypatch:
         patch.setattr(Path, "write_text", refuse)
         a.models.create(name="never")
     monkeypatch.setattr(compacting, "_MANY_STREAMS", 1)
-    for number, (owner, what) in enumerate(((tempfile, "mkdtemp"), (compacting.gzip, "open"))):
+    for number, (owner, what) in enumerate(((tempfile, "mkdtemp"), (gzip, "open"))):
         a = host("a")
         a.models.create(name=f"{number}")
         with monkeypatch.context() as patch:
