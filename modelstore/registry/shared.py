@@ -197,7 +197,7 @@ class SharedJournal:
         stream, tip = self._stream(connection)
         lines = self._lines(operations, stream[:16])
         if self.home.single_process:
-            self._unanswered.note(operations[-1].stamp)
+            self._unanswered.note(*{operation.stamp[16:]: operation.stamp for operation in operations}.values())
         for _ in range(_TRIES):
             try:
                 sys.audit("modelstore.step", "shared.write.1")

@@ -39,9 +39,13 @@ class Unanswered:
         lacking = [stamp for stamp in stamps if not ops.contains(connection, stamp)]
         self._doubtful = [stamp for stamp in lacking if leave(connection, stamp[16:])]
 
-    def note(self, stamp: str) -> None:
-        """Note a change that is about to be sent, by the transaction that `settle` began."""
-        self._write([*self._doubtful, stamp])
+    def note(self, *stamps: str) -> None:
+        """Note a change that is about to be sent, by the transaction that `settle` began.
+
+        Args:
+            stamps: The last of each writer of whom something is in it.
+        """
+        self._write([*self._doubtful, *stamps])
 
     def take_back(self) -> None:
         """Forget the change that was noted last: it was surely refused."""

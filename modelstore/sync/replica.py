@@ -39,6 +39,7 @@ from modelstore.sync.http import HttpPartner
 from modelstore.sync.partners import Knowledge, Parcel, RegistryPartner
 
 if TYPE_CHECKING:
+    from modelstore.records.operations import Operation
     from modelstore.registry.registry import Registry
 
 __all__ = ["Server", "ServerJournal", "ServerObjects"]
@@ -199,20 +200,19 @@ class ServerJournal:
             StorageError: They could not be written; the transaction must be rolled back.
         """
         made = [operation for _, operation in ops.read(connection, after)]
-        if not made or self._server.offline:
+        if not made:
+            return False
+        if self._server.offline:
+            self._refuse_others(made)
             return False
         self.written = True
-        stamp = made[-1].stamp
-        # A process of this host that is offline may have written since `take_in`, as the same writer: whoever has the
-        # last change must have those before it.
-        known = "" if self._seen is None else self._seen[0].heads.get(stamp[16:], "")
-        operations = ops.of_writer(connection, stamp[16:], known, stamp)
-        if len(operations) > len(made):
+        parcel = self._parcel(connection, made)
+        if len(parcel.operations) > len(made):
             self._objects().send_waiting()
-        self._unanswered.note(stamp)
+        self._unanswered.note(*{operation.stamp[16:]: operation.stamp for operation in made}.values())
         sys.audit("modelstore.step", "replica.write.3")
         try:
-            self._server.partner.take_in(Parcel(operations, {stamp[16:]: stamp}))
+            self._server.partner.take_in(parcel)
         except REFUSALS:
             self._unanswered.take_back()
             raise
@@ -223,6 +223,28 @@ class ServerJournal:
             ) from error
         sys.audit("modelstore.step", "replica.write.4")
         return True
+
+    def _parcel(self, connection: Any, made: list[Operation]) -> Parcel:
+        """Return what is to be sent, and of whom the server then has everything: what is taken in is of many writers.
+
+        A process of this host that is offline may have written since `take_in`, as the same writer: whoever has a
+        writer's last change must have those before it.
+        """
+        sent = {operation.stamp: operation for operation in made}
+        known = {} if self._seen is None else self._seen[0].heads
+        writers = {stamp[16:] for stamp in sent}
+        heads = {writer: stamp for writer, stamp in read_heads(connection).items() if writer in writers}
+        for writer, stamp in heads.items():
+            sent |= {one.stamp: one for one in ops.of_writer(connection, writer, known.get(writer, ""), stamp)}
+        return Parcel([sent[stamp] for stamp in sorted(sent)], heads)
+
+    def _refuse_others(self, made: list[Operation]) -> None:
+        """See that what waits for the server is of this host: nothing else is looked for when it is sent."""
+        own = {row[0] for row in self._registry.database.all("SELECT id FROM writers")}
+        if any(operation.stamp[16:] not in own for operation in made):
+            raise StorageUnavailableError(
+                "Changes of others are not taken in with MODELSTORE_OFFLINE=1", "Do it when the server can be reached."
+            )
 
 
 class ServerObjects(ObjectStore):

@@ -40,6 +40,9 @@ def test_an_answer_that_is_lost_is_not_forgotten_over_the_failure_of_the_next_ch
     """However many changes fail, no later one claims that the first is known: it may still arrive."""
     a, b = host("a"), host("b")
     a.models.create(name="before")
+    with Registry(tmp_path / "other", cache=tmp_path / "other-cache") as other:
+        other.models.create(name="theirs")
+        theirs = [operation for _, operation in other.operations()]
     late: list[tuple[Any, ...]] = []
 
     def held(self: Bucket, name: str, data: bytes) -> None:
@@ -50,15 +53,16 @@ def test_an_answer_that_is_lost_is_not_forgotten_over_the_failure_of_the_next_ch
     with monkeypatch.context() as patch:
         patch.setattr(Bucket, "write", held)
         for number in range(2):
-            with pytest.raises(StorageError, match="Nobody knows"):
+            with pytest.raises(StorageError, match="Nobody knows"), a.transaction():
                 a.models.create(name=f"late {number}")
+                a.ingest(theirs)  # what comes last in the transaction is another writer's
     a.models.create(name="after")
     with Registry(tmp_path / "laptop", cache=tmp_path / "laptop-cache") as laptop:
         assert b.sync(str(tmp_path / "laptop")).sent.operations == 2
-        for one in late:
+        for one, count in zip(late, (2, 1), strict=True):
             write(*one)
-            assert b.sync(str(tmp_path / "laptop")).sent.operations == 1
-        assert names(laptop) == {"before", "late 0", "late 1", "after"}
+            assert b.sync(str(tmp_path / "laptop")).sent.operations == count
+        assert names(laptop) == {"before", "late 0", "late 1", "theirs", "after"}
         assert contents(a) == contents(b) == contents(laptop)
 
 

@@ -339,3 +339,40 @@ def test_what_only_the_servers_own_host_can_do_is_refused(host: Hosts[str], tmp_
         Registry(host.place, shared=False)
     assert a.gc().garbage == ()
     assert [f for f in a.check() if f.severity == "error"] == []
+
+
+def test_what_is_taken_in_from_others_arrives_whoever_made_it(
+    host: Hosts[str], team: Registry, weights: Path, tmp_path: Path
+) -> None:
+    """A bundle, or a sync with a laptop: changes of many writers, of whom the server may lack those before."""
+    ann, bob = (Registry(tmp_path / name, cache=tmp_path / f"{name}-cache") for name in ("ann", "bob"))
+    with ann, bob:
+        first = bob.models.create(name="bob's first")
+        second = bob.models.create(name="bob's second")
+        model = register_files(ann, weights, name="ann's")
+        ann.sync(bob.folder)
+        ann.export_models([second.id, model.id], tmp_path / "bundle")
+        a = host("a")
+        a.models.create(name="a's")
+        a.import_models(tmp_path / "bundle")
+        assert {m.name for m in ModelSearch().run(team)} == {"a's", "ann's", "bob's second"}
+        assert contents(a) == contents(team) == contents(host("b"))
+        assert team.weights.local_copy(team.models.get(model.id)).read_bytes() == weights.read_bytes()
+        a.sync(str(bob.folder))
+        assert {m.id for m in ModelSearch().run(team)} > {first.id, second.id, model.id}
+        assert contents(a) == contents(team) == contents(bob)
+        assert not team.fsck(deep=True).damaged
+
+
+def test_offline_what_others_made_is_not_taken_in(host: Hosts[str], team: Registry, tmp_path: Path) -> None:
+    """Only what this host made waits for the server."""
+    with Registry(tmp_path / "ann", cache=tmp_path / "ann-cache") as ann:
+        ann.export_models([ann.models.create(name="ann's").id], tmp_path / "bundle")
+    host("a").close()
+    offline = host("a", offline=True)
+    offline.models.create(name="waits")
+    with pytest.raises(StorageUnavailableError, match="Changes of others"):
+        offline.import_models(tmp_path / "bundle")
+    again = host("a")
+    again.import_models(tmp_path / "bundle")
+    assert {m.name for m in ModelSearch().run(again)} == {m.name for m in ModelSearch().run(team)} == {"waits", "ann's"}
