@@ -19,6 +19,7 @@ from modelstore.server.board import Board
 from modelstore.server.failures import Failures
 from modelstore.server.settings import Settings, is_loopback
 from modelstore.server.tokens import Token, Tokens
+from modelstore.server.told import Told
 from modelstore.server.uploads import Uploads
 from modelstore.storage.failures import translated
 from modelstore.sync import RegistryPartner
@@ -52,6 +53,7 @@ class Service:
         self.settings = settings
         self.registry: Registry = open_registry(settings.registry, create=False)
         self.partner = RegistryPartner(self.registry)
+        self.told = Told(self.partner)
         self.tokens = Tokens(self.registry)
         self.uploads = Uploads(self.registry)
         self.board = Board(settings.board)

@@ -123,7 +123,9 @@ def test_a_token_goes_to_other_machines_in_the_clear_only_when_that_was_allowed(
     Client("http://models.example.org")
 
 
-def test_nothing_new_is_one_small_question(team: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_new_is_one_small_question(
+    team: Registry, ann: Registry, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the connection that is there, and what was known is kept; what is new is told."""
     opened: list[object] = []
     connect = WebClient._connect
@@ -148,6 +150,13 @@ def test_nothing_new_is_one_small_question(team: Registry, url: str, monkeypatch
         partner.store(need, Address(str(file)))
         assert partner.size_of(need.digest, "x") == 1
         assert partner.knowledge() is second
+        here = RegistryPartner(ann)
+        ann.models.create(name="ann's")
+        for parcel in here.parcels(second, here.knowledge()):
+            partner.take_in(parcel)
+        assert partner.knowledge() == RegistryPartner(team).knowledge() != second
+        team.models.create(name="o")
+        assert partner.knowledge() == RegistryPartner(team).knowledge()
     assert len(opened) == 1
 
 
