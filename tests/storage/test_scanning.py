@@ -153,7 +153,7 @@ WRAPPINGS: dict[str, Callable[[bytes], bytes]] = {
     "compressed zip": lambda data: zipped(data, method=zipfile.ZIP_DEFLATED),
     "zip in zip": lambda data: zipped(zipped(data), "net.pt"),
     "zip behind something": lambda data: b"#!/bin/sh\nexit\n" + zipped(data),
-    "old torch": lambda data: pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + data + os.urandom(5000),
+    "old torch": lambda data: pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + data + bytes(5000),
     "tar": tarred,
     "tar.gz": lambda data: gzip.compress(tarred(data)),
     "gzip": gzip.compress,
