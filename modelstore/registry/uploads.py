@@ -131,7 +131,7 @@ class Uploads:
         fields: dict[str, Any],
         leftovers: Sequence[Leftover] = (),
     ) -> Enqueued:
-        """Write down, as part of the caller's transaction, what is to be sent; `start` must follow its end."""
+        """Write down, as part of the caller's transaction, what is to be sent; `start` must follow in it."""
         fingerprint, path = snapshot.fingerprint, snapshot.path
         assert path is not None  # noqa: S101 - `adopt` came before
         uri = remote_object_uri(destination, fingerprint.digest, snapshot.name)

@@ -358,11 +358,11 @@ class OutputModel(OutputDraft):
 
         def enqueue(content: dict[str, Any]) -> None:
             queued.append(uploads.enqueue(self._reserved_id, snapshot, destination, content, leftovers))
+            uploads.start(queued[0])  # in the transaction: its end, and no interruption after it, decides on the file
 
         with self._registry.weights.snapshot(source) as snapshot:
             uploads.adopt(snapshot)
             self._write(fields, source.name, comment=comment, later=enqueue)
-            uploads.start(queued[0])
         return queued[0].uri
 
     def _wait_for_former(self) -> None:

@@ -63,6 +63,24 @@ def test_an_interruption_at_the_end_is_too_late(tmp_path: Path, monkeypatch: pyt
         assert len(task.models["output"]) == 1
 
 
+def test_an_interruption_leaves_an_upload_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is written down that a file is to be sent, the file is the upload's."""
+    interrupting = _Interrupting(monkeypatch, "COMMIT")
+    weights = tmp_path / "net.bin"
+    weights.write_bytes(b"weights")
+    with open_registry(tmp_path / "registry", cache=tmp_path / "cache"):
+        model = OutputModel(Task.create(task_name="t"), name="m")
+        interrupting.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            model.update_weights(weights, upload_uri=str(tmp_path / "elsewhere"))
+        OutputModel.wait_for_uploads()
+
+        (found,) = Model.query_models()
+        path = found.get_local_copy(raise_on_error=True)
+        assert path is not None
+        assert Path(path).read_bytes() == b"weights"
+
+
 def test_an_interrupted_reading_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise this process would see that moment for ever, and could write no more."""
     interrupting = _Interrupting(monkeypatch, "BEGIN")

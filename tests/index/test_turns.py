@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from modelstore.index import turns as turns_module
 from modelstore.index.turns import Turns
 from modelstore.registry import Registry
 
@@ -97,7 +99,31 @@ def test_one_that_is_interrupted_while_it_waits_holds_nobody_up() -> None:
     assert stopped.is_set()
     with turns.mine():
         pass
-    assert not turns._taken
+    assert not turns.taken
+
+
+def test_one_that_is_interrupted_while_it_passes_its_turn_on_passes_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses there for the sake of other processes: the likeliest moment of all for ctrl-C."""
+    turns, order = Turns(), list[int]()
+
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(turns_module, "time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
+    threads = [threading.Thread(target=_note, args=(turns, order, n), daemon=True) for n in range(2)]
+    with pytest.raises(KeyboardInterrupt), turns.mine():
+        for thread in threads:
+            thread.start()
+        while len(turns._waiting) < 2:
+            time.sleep(0.001)
+        turns._since -= 1
+    monkeypatch.setattr(turns_module, "time", time)
+    for thread in threads:
+        thread.join(60)
+
+    assert sorted(order) == [0, 1]
+    assert not turns.taken
+    assert not turns._waiting
 
 
 def test_a_thread_that_writes_all_the_time_lets_others_write(registry: Registry) -> None:
