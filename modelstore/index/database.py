@@ -450,6 +450,8 @@ class Database:
         except BaseException:
             self._local.endings.committed = not connection.in_transaction
             raise
+        else:
+            self._local.endings.committed = True
 
     @contextmanager
     def write_if_free(self) -> Iterator[sqlite3.Connection | None]:
@@ -463,8 +465,8 @@ class Database:
         if self.read_only or self._turns.taken:
             return None
         connection = self.connection
-        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         try:
+            connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
             return stack.enter_context(self.write())
         except RegistryBusyError:
             return None

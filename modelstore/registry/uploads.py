@@ -49,6 +49,8 @@ __all__ = ["Enqueued", "Uploads", "is_alive"]
 logger = logging.getLogger("modelstore")
 
 _WORKERS: Final = 4
+_THIS: Final = "id = ? AND snapshot = ?"
+"""Which upload is meant: the number alone may be another's, of a process that began one when this one was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Uploads:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._greatest = 0  # a number is not given again while this process may still know what had it
         # Hosts that share a registry know only their own uploads, and clean up only among those.
         self.folder = registry.folder / "uploads" / ("" if registry.kind == "local" else _host(registry))
         self._forget()
@@ -146,15 +149,17 @@ class Uploads:
         }
         with self._registry.database.write() as connection:  # step 2
             cursor = connection.execute(
-                "INSERT INTO uploads (model, snapshot, destination, changes, status, host, pid, actor, created)"
-                " VALUES (?,?,?,?,'pending',?,?,?,?)",
+                "INSERT INTO uploads (id, model, snapshot, destination, changes, status, host, pid, actor, created)"
+                " VALUES ((SELECT max(coalesce(max(id), 0), ?) + 1 FROM uploads),?,?,?,?,'pending',?,?,?,?)",
                 (
+                    self._greatest,
                     model_id, str(path.relative_to(self._registry.folder)), destination, json.dumps(changes),
                     os.uname().nodename,
                     os.getpid(), self._registry.actor, now_ms(),
                 ),
             )  # fmt: skip
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
+        self._greatest = max(self._greatest, cursor.lastrowid)
         return Enqueued(cursor.lastrowid, model_id, uri, snapshot)
 
     def start(self, upload: Enqueued) -> None:
@@ -226,10 +231,11 @@ class Uploads:
         try:
             gone = self._deliver(upload)
         except Exception as error:
-            if self._row(upload_id) is None:
+            now = self._row(upload_id)
+            if now is None or now.snapshot != upload.snapshot:
                 return  # given up meanwhile, and its snapshot is gone
             if ending.is_too_late(error):
-                self._strand(upload_id)
+                self._strand(upload)
                 return
             if not isinstance(error, ModelStoreError):
                 raise
@@ -258,7 +264,7 @@ class Uploads:
             )  # fmt: skip
         fields = changes["fields"] | {"uri": uri, "digest": fingerprint.digest, "size": fingerprint.size}
         with self._registry.database.write() as connection:  # step 4
-            if not connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,)).rowcount:
+            if not connection.execute(f"DELETE FROM uploads WHERE {_THIS}", (upload.id, upload.snapshot)).rowcount:
                 return []
             gone = [snapshot, *self._registry.weights.supersede(upload.model, upload.id)]
             try:
@@ -271,14 +277,15 @@ class Uploads:
             self._registry.models.edit(upload.model, **fields)
         return gone
 
-    def _strand(self, upload_id: int) -> None:
+    def _strand(self, upload: UploadRecord) -> None:
         """Leave an upload to another process: this one ends, and drivers can begin no threads in it any more."""
         with self._registry.database.write() as connection:
             connection.execute(
-                "UPDATE uploads SET changes = json_set(changes, '$.owner', '') WHERE id = ?", (upload_id,)
+                f"UPDATE uploads SET changes = json_set(changes, '$.owner', '') WHERE {_THIS}",
+                (upload.id, upload.snapshot),
             )
         with self._lock:
-            self._stranded.append(upload_id)
+            self._stranded.append(upload.id)
 
     def _row(self, upload_id: int) -> UploadRecord | None:
         return next((u for u in self.pending() if u.id == upload_id), None)
@@ -286,8 +293,8 @@ class Uploads:
     def _note_failure(self, upload: UploadRecord, error: ModelStoreError) -> None:
         with self._registry.database.write() as connection:
             connection.execute(
-                "UPDATE uploads SET status = 'failed', attempts = attempts + 1, error = ? WHERE id = ?",
-                (str(error), upload.id),
+                f"UPDATE uploads SET status = 'failed', attempts = attempts + 1, error = ? WHERE {_THIS}",
+                (str(error), upload.id, upload.snapshot),
             )
 
     def wait(
@@ -375,8 +382,8 @@ class Uploads:
         changes = json.dumps(upload.changes | {"owner": this_process().token})
         with self._registry.database.write() as connection:
             connection.execute(
-                "UPDATE uploads SET status = 'pending', changes = ?, host = ?, pid = ? WHERE id = ?",
-                (changes, os.uname().nodename, os.getpid(), upload.id),
+                f"UPDATE uploads SET status = 'pending', changes = ?, host = ?, pid = ? WHERE {_THIS}",
+                (changes, os.uname().nodename, os.getpid(), upload.id, upload.snapshot),
             )
 
     def cancel(self, upload_id: int) -> bool:
@@ -388,7 +395,7 @@ class Uploads:
         if upload is None:
             return False
         with self._registry.database.write() as connection:
-            connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
+            connection.execute(f"DELETE FROM uploads WHERE {_THIS}", (upload.id, upload.snapshot))
         (self._registry.folder / upload.snapshot).unlink(missing_ok=True)
         state = upload.changes.get("checkpoint")
         if state is not None:
@@ -414,14 +421,15 @@ class _Checkpoint:
     """Where an upload has got to, kept in its row: another process goes on from there."""
 
     def __init__(self, registry: Registry, upload: UploadRecord) -> None:
-        self._registry, self._id = registry, upload.id
+        self._registry, self._upload = registry, upload
         self.state: str | None = upload.changes.get("checkpoint")
 
     def save(self, state: str) -> None:
         self.state = state
         with self._registry.database.write() as connection:
             connection.execute(
-                "UPDATE uploads SET changes = json_set(changes, '$.checkpoint', ?) WHERE id = ?", (state, self._id)
+                f"UPDATE uploads SET changes = json_set(changes, '$.checkpoint', ?) WHERE {_THIS}",
+                (state, self._upload.id, self._upload.snapshot),
             )
 
 

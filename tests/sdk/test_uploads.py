@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+import modelstore
 from modelstore import Model, OutputModel, Registry, Task
 from modelstore.errors import DownloadError, MissingWeightsError, StorageError, StorageUnavailableError, UploadError
+from modelstore.registry.uploads import Uploads
 from modelstore.sdk import _context
 from modelstore.storage import uploads as sending
 
@@ -507,3 +509,32 @@ def test_uploads_begun_at_the_very_end_are_sent_before_it(make_file: MakeFile, t
 
     assert "Traceback" not in done.stderr
     assert [model.size for model in Model.query_models()] == [7], json.dumps(done.stderr)
+
+
+def test_an_upload_that_was_given_up_takes_no_others_place(
+    tmp_path: Path, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have begun one under the same number meanwhile: its weights must arrive."""
+    place, weights, destination = tmp_path / "r", make_file(), str(tmp_path / "elsewhere")
+    monkeypatch.setattr(Uploads, "_submit", lambda *_: None)  # nothing is sent before this test says so
+    with modelstore.open(place, cache=tmp_path / "cache") as one:
+        removed = OutputModel(Task.create(task_name="t"), name="removed")
+        removed.update_weights(weights, upload_uri=destination)
+        (given_up,) = one.weights.uploads.pending()
+        content = (place / given_up.snapshot).read_bytes()
+        assert Model.remove(removed.id or "", force=True)
+        with modelstore.open(place, cache=tmp_path / "cache") as other:
+            kept = OutputModel(Task.create(task_name="t"), name="kept")
+            kept.update_weights(weights, upload_uri=destination)
+            (begun,) = other.weights.uploads.pending()
+            assert begun.id == given_up.id
+            (place / given_up.snapshot).write_bytes(content)  # it was being read when it was given up
+            one.weights.uploads._deliver(given_up)
+
+            assert [upload.id for upload in other.weights.uploads.pending()] == [begun.id]
+            other.weights.uploads._deliver(begun)
+            assert Path(kept.get_local_copy() or "").read_bytes() == weights.read_bytes()
+
+        again = OutputModel(Task.create(task_name="t"), name="again")
+        again.update_weights(weights, upload_uri=destination)
+        assert one.weights.uploads.pending()[-1].id > given_up.id
