@@ -273,7 +273,8 @@ def rm(
     """Remove models, all of them or none, and free the bytes that the registry held for them alone.
 
     What the registry did not store itself is never deleted. The history of a model stays; `restore` brings the model
-    back, with its weights only where they were kept.
+    back, with its weights only where they were kept. Those of a shared registry stay for 30 days: another host may be
+    storing the same ones. Then `gc` frees them.
     """
     from modelstore.registry.lookup import find_model
     from modelstore.registry.removal import remove_models
