@@ -46,6 +46,7 @@ _LONG: Final = 1 << 20
 _AT_A_TIME: Final = 8 << 20
 _AHEAD: Final = 64 << 20
 _HEAD: Final = 1 << 16
+_REMOVED_AT_ONCE: Final = 64
 _LEFT_S: Final = 3_600.0
 
 
@@ -399,9 +400,9 @@ class BucketHome:
         gone = [found[0] for found in segments if safe.get(found[1], -1) >= int(found[3], 16)]
         packs = {name: self._contents(name) for name in changed}
         gone += [name for name in changed if covered_elsewhere(name, packs, settled)]
-        for name in gone:
+        for start in range(0, len(gone), _REMOVED_AT_ONCE):
             _step("journal.pack.1")
-            self._bucket.remove([f"journal/{name}"])
+            self._bucket.remove(f"journal/{name}" for name in gone[start : start + _REMOVED_AT_ONCE])
         return set(gone)
 
     def _remove_leftovers(self) -> None:
