@@ -55,7 +55,18 @@ class Cursor(sqlite3.Cursor):
                 super().execute(*arguments)
             except UnicodeEncodeError as error:  # which is no error of SQLite's to those who translate these
                 raise sqlite3.InterfaceError(f"{error.object!r:.80} is no valid Unicode") from error
+            except KeyboardInterrupt:
+                self._end()
+                raise
         return self
+
+    def _end(self) -> None:
+        """End the statement after ctrl-C, which shows when a call has returned.
+
+        A traceback that somebody keeps, as notebooks do, keeps the cursor too; one in the middle of its rows holds its
+        connection at that moment, so that it can write no more.
+        """
+        super().close()
 
     def executemany(self, *arguments: Any) -> Cursor:
         """Run one statement for each of several sets of parameters."""
@@ -66,17 +77,29 @@ class Cursor(sqlite3.Cursor):
     def fetchone(self) -> Any:
         """Return the next row; None after the last."""
         with self.connection.inside:
-            return super().fetchone()
+            try:
+                return super().fetchone()
+            except KeyboardInterrupt:
+                self._end()
+                raise
 
     def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
         """Return the next rows."""
         with self.connection.inside:
-            return super().fetchmany(*arguments, **options)
+            try:
+                return super().fetchmany(*arguments, **options)
+            except KeyboardInterrupt:
+                self._end()
+                raise
 
     def fetchall(self) -> list[Any]:
         """Return all rows that are left."""
         with self.connection.inside:
-            return super().fetchall()
+            try:
+                return super().fetchall()
+            except KeyboardInterrupt:
+                self._end()
+                raise
 
     def __next__(self) -> Any:
         with self.connection.inside:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,24 @@ def test_an_interrupted_reading_is_over(tmp_path: Path, monkeypatch: pytest.Monk
 
         task.set_comment("goes on")
         assert task.comment == "goes on"
+
+
+def test_an_interrupted_question_holds_no_moment(tmp_path: Path) -> None:
+    """A kept traceback keeps the cursor; when others have written since, this process could not any more."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        with open_registry(tmp_path / "registry", cache=tmp_path / "cache") as registry:
+            task = Task.create(task_name="t")
+            task.set_comment("one")
+            connection = registry.database.connection
+            connection.create_function("interrupt", 0, partial(ctypes.CDLL(None)["raise"], signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt) as kept:
+                connection.execute("SELECT seq, interrupt() FROM ops")
+            with open_registry(tmp_path / "registry", cache=tmp_path / "cache") as other:
+                other.tasks.edit(task.id, comment="other")
+
+            task.set_comment("two")
+            assert task.comment == "two"
+            assert kept.traceback
+    finally:
+        signal.signal(signal.SIGINT, former)
