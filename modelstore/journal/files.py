@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 __all__ = ["Files", "TailError"]
+
+
+_TICK_S: Final = 0.011
 
 
 class TailError(Exception):
@@ -22,10 +27,12 @@ class Files:
 
     Args:
         sync_names: Whether folders must be synced for their names to be durable.
+        by_time: Whether other hosts notice a change of a folder only when its time is another.
     """
 
-    def __init__(self, *, sync_names: bool = True) -> None:
+    def __init__(self, *, sync_names: bool = True, by_time: bool = False) -> None:
         self._sync_names = sync_names
+        self._by_time = by_time
 
     def names(self, folder: Path) -> list[str]:
         """List a folder."""
@@ -53,6 +60,21 @@ class Files:
             return
         with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
+
+    def show_change(self, folder: Path) -> None:
+        """Have other hosts list a folder anew whose names were just changed.
+
+        A client of NFS 3 keeps a listing while the folder's time is the same, and the clock of a server may tick only
+        each 10 ms: what another host listed within the same tick, and without this change, would stay.
+        """
+        if not self._by_time:
+            return
+        now = time.time_ns()
+        try:
+            os.utime(folder, ns=(now, now))  # finer than any tick; for who owns the folder
+        except PermissionError:
+            time.sleep(_TICK_S)
+            os.utime(folder)
 
     def write(self, path: Path, start: int, chunks: Iterable[bytes], *, create: bool, cut: bool = False) -> None:
         """Make the file's bytes from ``start`` on those given, and durable.

@@ -301,6 +301,10 @@ class FolderHome:
             self._files.sync_folder(self._journal)
         except OSError as error:
             self._fail(error, "the change is written, and may be lost when the server fails now")
+        try:
+            self._files.show_change(self._journal)
+        except OSError as error:
+            _log.warning("%s: other hosts may see a change a minute late: %s", self._journal, error)
 
     def _fail(self, error: OSError, what: str) -> NoReturn:
         kind = StorageFullError if error.errno in _FULL else StorageError

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["boot_id", "keeps_names", "machine_id", "network_filesystem", "process_is_alive"]
+__all__ = ["boot_id", "compares_times", "keeps_names", "machine_id", "network_filesystem", "process_is_alive"]
 
 _NETWORK: Final = frozenset(
     (
@@ -56,6 +56,11 @@ def keeps_names(folder: Path) -> bool:
     """
     kind = network_filesystem(folder)
     return kind is not None and kind.startswith("nfs")
+
+
+def compares_times(folder: Path) -> bool:
+    """Tell whether other hosts notice a change of a folder only by its time: NFS before version 4."""
+    return network_filesystem(folder) == "nfs"
 
 
 def machine_id() -> str:

@@ -206,7 +206,8 @@ def open_index(registry: Registry, place: Place, writer: Callable[[], str], *, o
         from modelstore.journal.files import Files
         from modelstore.journal.folder import FolderHome
 
-        home = FolderHome(place.folder, Files(sync_names=not mounts.keeps_names(place.folder)))
+        files = Files(sync_names=not mounts.keeps_names(place.folder), by_time=mounts.compares_times(place.folder))
+        home = FolderHome(place.folder, files)
     else:
         from modelstore.journal.bucket import BucketHome
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -302,3 +304,54 @@ def _check(seen: dict[str, list[bytes]], said: list[list[tuple[int, bool]]], *, 
         assert set(unique) <= {number for number, _ in expected}
         if complete:
             assert {number for number, told in expected if told} <= set(unique)
+
+
+class _ByTime(Files):
+    """A client of NFS 3, whose server's clock stands still: a listing is kept while the folder's time is the same."""
+
+    def __init__(self, *, by_time: bool = True) -> None:
+        super().__init__(by_time=by_time)
+        self._kept: dict[Path, tuple[int, list[str]]] = {}
+
+    def rename(self, old: Path, new: Path) -> None:
+        super().rename(old, new)
+        _utime(new.parent, ns=(10**18, 10**18))
+
+    def names(self, folder: Path) -> list[str]:
+        changed = folder.stat().st_mtime_ns
+        if folder not in self._kept or self._kept[folder][0] != changed:
+            self._kept[folder] = changed, super().names(folder)
+        return self._kept[folder][1]
+
+
+_utime = os.utime
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_changes_within_one_tick_of_a_servers_clock_are_seen_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Also where the folder is somebody else's, who alone may say what its time is."""
+
+    def utime(path: Path, *times: Any, **exact: Any) -> None:
+        if exact and not own:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        _utime(path, *times, **exact)
+
+    monkeypatch.setattr(os, "utime", utime)
+    writer, reader = FolderHome(tmp_path, _ByTime()), FolderHome(tmp_path, _ByTime())
+    writer.create()
+    tip = 0
+    for number in range(5):
+        tip = writer.append(A, tip, [b"%d" % number])
+        assert reader.tips() == {A: tip}
+
+
+def test_without_another_time_a_change_would_be_seen_late(tmp_path: Path) -> None:
+    """What the emulation above is worth."""
+    writer, reader = FolderHome(tmp_path, _ByTime(by_time=False)), FolderHome(tmp_path, _ByTime())
+    writer.create()
+    tip = writer.append(A, 0, [b"1"])
+    assert reader.tips() == {A: tip}
+    writer.append(A, tip, [b"2"])
+    assert reader.tips() == {A: tip}
