@@ -64,17 +64,21 @@ class Files:
     def show_change(self, folder: Path) -> None:
         """Have other hosts list a folder anew whose names were just changed.
 
-        A client of NFS 3 keeps a listing while the folder's time is the same, and the clock of a server may tick only
-        each 10 ms: what another host listed within the same tick, and without this change, would stay.
+        A client of NFS 3 keeps a listing while the folder's ctime is the same, and the clock of a server may tick only
+        each 10 ms: what another host listed within the same tick, and without this change, would stay. So the folder
+        is touched in a later tick. (The time that one may choose, mtime, is not looked at.)
         """
-        if not self._by_time:
-            return
-        now = time.time_ns()
-        try:
-            os.utime(folder, ns=(now, now))  # finer than any tick; for who owns the folder
-        except PermissionError:
-            time.sleep(_TICK_S)
-            os.utime(folder)
+        if self._by_time:
+            self.pause(_TICK_S)
+            self.touch(folder)
+
+    def pause(self, seconds: float) -> None:
+        """Let the server's clock go on."""
+        time.sleep(seconds)
+
+    def touch(self, folder: Path) -> None:
+        """Give a folder the server's time."""
+        os.utime(folder)
 
     def write(self, path: Path, start: int, chunks: Iterable[bytes], *, create: bool, cut: bool = False) -> None:
         """Make the file's bytes from ``start`` on those given, and durable.

@@ -304,7 +304,7 @@ class FolderHome:
         try:
             self._files.show_change(self._journal)
         except OSError as error:
-            _log.warning("%s: other hosts may see a change a minute late: %s", self._journal, error)
+            _log.warning("%s: other hosts may see a change late: %s", self._journal, error)
 
     def _fail(self, error: OSError, what: str) -> NoReturn:
         kind = StorageFullError if error.errno in _FULL else StorageError
