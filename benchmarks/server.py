@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.arena import Arena, Bar, Outcome
-from benchmarks.measure import ContenderFailedError, Series, Worker, in_turns
+from benchmarks.measure import ContenderFailedError, Series, Worker, in_turns, settle
 from benchmarks.query import fill, home_of
 from benchmarks.shapes import LIMIT, SHAPES
 from modelstore.testing.servers import server_process
@@ -123,7 +123,7 @@ def objects(arena: Arena) -> Outcome:
         ]
     notes = [
         f"{arena.mib} MiB over loopback; server and client share the processors.",
-        "We compute and compare the digest at both ends and flush the file to the disk; curl does neither.",
+        "The disk is idle at first. We compare digests at both ends and flush the file to it; curl does neither.",
     ]
     return Outcome("One large file to a server and from it", list(series.values()), bars, notes)
 
@@ -133,16 +133,19 @@ def _push(worker: Worker, home: Path, mine: Path) -> float:
     shutil.rmtree(team, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "modelstore", "init", str(team)], check=True, stdout=subprocess.DEVNULL)
     with server_process(team) as server:
+        settle()
         return float(worker.ask("sync", url=server.url, folder=str(mine), direction="push")["seconds"])
 
 
 def _pull(worker: Worker, home: Path, url: str) -> float:
     shutil.rmtree(home / "pulled", ignore_errors=True)
+    settle()
     return float(worker.ask("sync", url=url, folder=str(home / "pulled"), direction="pull")["seconds"])
 
 
 def _curl(url: str, target: Path) -> float:
     target.unlink(missing_ok=True)
+    settle()
     begin = time.perf_counter()
     subprocess.run(["curl", "-s", "-o", str(target), url], check=True)
     return time.perf_counter() - begin
