@@ -62,7 +62,10 @@ class Partial:
         know of resuming may have put other bytes into it.
         """
         if self._described:
-            os.replace(self._described, self.file + ".json")
+            try:
+                os.replace(self._described, self.file + ".json")
+            except FileNotFoundError:  # somebody found it without its file, which is ours, and tidied up
+                self._describe()
             self._described, self._resumable = "", True
         return self._etag
 
@@ -78,13 +81,16 @@ class Partial:
             StorageFullError: There is no room even to write that down.
         """
         self._etag, self.total_bytes, self._resumable = etag, total_bytes, etag is not None
-        known = {"uri": self._uri, "etag": etag, "total_bytes": total_bytes, "boot": this_process().boot}
+        self._describe()
+        if self._on_begin is not None and total_bytes:
+            self._on_begin(total_bytes)
+
+    def _describe(self) -> None:
+        known = {"uri": self._uri, "etag": self._etag, "total_bytes": self.total_bytes, "boot": this_process().boot}
         draft = self.file + ".json~"
         with open(draft, "w", encoding="utf-8") as file:
             json.dump(known, file)
         os.replace(draft, self.file + ".json")
-        if self._on_begin is not None and total_bytes:
-            self._on_begin(total_bytes)
 
     def written(self) -> int:
         """Return the bytes in the file; 0 if it is gone."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -371,6 +372,27 @@ def test_an_interrupted_download_goes_on_where_it_stopped(cache: Cache, origin: 
     check_bytes(file, bytes(range(256)) * 160)
     assert origin.bytes_read() == file.size
     assert list((cache.folder / "partial").iterdir()) == []
+
+
+def test_a_description_that_another_process_tidied_away_is_written_again(cache: Cache, origin: FolderOrigin) -> None:
+    """Where locks exclude nobody, it may be seen without the file that has just been claimed."""
+
+    def tidied(uri: str, target: Path, /, *, partial: Partial, progress: Any) -> FolderDownload:
+        for description in (cache.folder / "partial").glob("*.json"):
+            description.unlink()
+        return origin(uri, target, partial=partial, progress=progress)
+
+    origin.put(URI, bytes(range(256)) * 160)
+    for fetcher, occurrence in ((origin, 7), (tidied, 2)):
+        with (
+            faults.inject("origin.block", ConnectionResetError("reset"), occurrence=occurrence),
+            pytest.raises(ConnectionResetError),
+        ):
+            cache.fetch(URI, fetcher)
+    file = cache.fetch(URI, origin)
+
+    check_bytes(file, bytes(range(256)) * 160)
+    assert origin.bytes_read() == file.size
 
 
 def test_what_changed_at_its_origin_meanwhile_is_not_continued(cache: Cache, origin: FolderOrigin) -> None:
