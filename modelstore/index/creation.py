@@ -53,7 +53,7 @@ class _Rows:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._tags: dict[str, int] = {}
+        self._tags = tagging.TagKeys(connection)
         self._projects: dict[str, int | None] = {}
         self._models: list[tuple[Any, ...]] = []
         self._model_tags: list[tuple[int, int, int]] = []
@@ -87,7 +87,7 @@ class _Rows:
         tags.sort()
         system_tags.sort()
         state = state_of(changes.get("deleted"), "archived" in system_tags)
-        keys = [self._tag(name) for name in tags]
+        keys = [self._tags[name] for name in tags]
         self._models.append((key, entity, state, cell(tags), cell(system_tags), seq, clock, clock, *values))
         self._model_tags.extend((tag, key, seq) for tag in keys)
         if state in tagging.WALKED:
@@ -107,12 +107,6 @@ class _Rows:
         run("INSERT INTO metadata VALUES (?,?,?,?,?,?,?)", self._metadata)
         run("INSERT INTO items VALUES (?,?,?,?)", sorted(self._items))
         bitmaps.add_blocks(self._connection, self._sets)
-
-    def _tag(self, name: str) -> int:
-        key = self._tags.get(name)
-        if key is None:
-            key = self._tags[name] = tagging.tag_key(self._connection, name)
-        return key
 
     def _value(self, field: str, value: Any) -> Any:
         if field != "project":

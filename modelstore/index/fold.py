@@ -112,7 +112,7 @@ def _insert(rows: Rows, operation: Operation, seq: int, key: int | None = None) 
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
     for change, value in changes.items():
         if ":" in change and value is not None:
-            _write_item(connection, "task", cursor.lastrowid, operation.entity, change, value, seq)
+            _write_item(connection, cursor.lastrowid, operation.entity, change, value, seq)
 
 
 def _refold(rows: Rows, row: Row) -> None:
@@ -264,7 +264,7 @@ def _write_keyed(rows: Rows, row: Row, change: str, value: Any, seq: int) -> Non
     elif (row.kind, prefix) in _KEYED_STAMP:
         connection.execute("DELETE FROM items WHERE entity = ? AND key = ?", (row.id, change))
     if row.kind == "model" and prefix == "tag":
-        tag = rows.tag(name)
+        tag = rows.tags[name]
         if value is None:
             tagging.remove(connection, row.key, tag)
             row.tags.pop(tag, None)
@@ -274,14 +274,13 @@ def _write_keyed(rows: Rows, row: Row, change: str, value: Any, seq: int) -> Non
     elif value is None:
         _erase_item(connection, row, change)
     else:
-        _write_item(connection, row.kind, row.key, row.id, change, value, seq)
+        _write_item(connection, row.key, row.id, change, value, seq)
 
 
-def _write_item(
-    connection: sqlite3.Connection, kind: str, key: int, entity: str, change: str, value: Any, seq: int
-) -> None:
+def _write_item(connection: sqlite3.Connection, key: int, entity: str, change: str, value: Any, seq: int) -> None:
+    """Write a keyed value that is no tag of a model."""
     prefix, _, name = change.partition(":")
-    if prefix == "tag" and kind == "task":
+    if prefix == "tag":
         connection.execute(
             "INSERT INTO task_tags VALUES (?,?,?) ON CONFLICT DO UPDATE SET op = excluded.op",
             (tagging.tag_key(connection, name), key, seq),

@@ -12,7 +12,7 @@ from modelstore.index import fold, ops, texts
 from modelstore.index.creation import insert_models
 from modelstore.index.driver import sqlite3
 from modelstore.index.heads import note_arrivals, raise_own
-from modelstore.index.rows import Rows
+from modelstore.index.rows import Rows, contested
 from modelstore.index.schema import FOLDED_TABLES, TRIGGERS
 from modelstore.records.operations import Operation, check_operation
 
@@ -42,11 +42,7 @@ def append_own(connection: sqlite3.Connection, operations: Sequence[Operation]) 
     raise_own(connection, operations)
     _fold_in(connection, list(zip(numbers, operations, strict=True)))
     touched = {operation.entity for operation in operations if operation.action != "report"}
-    contested = connection.execute(
-        "SELECT DISTINCT entity FROM conflicts WHERE entity IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(touched)),),
-    )
-    for (entity,) in contested.fetchall():
+    for entity in contested(connection, touched):
         fold.reconcile(connection, entity)
     return numbers
 

@@ -25,6 +25,7 @@ __all__ = [
     "operation_from_row",
     "read",
     "rows",
+    "touched",
 ]
 
 COLUMNS = "seq, stamp, entity_kind, entity, action, changes, parents, actor, batch, batch_size"

@@ -16,7 +16,7 @@ from modelstore.index.creation import cell, sets_of
 from modelstore.index.driver import sqlite3
 from modelstore.records.operations import Operation
 
-__all__ = ["TABLES", "Row", "Rows", "find", "tags_cell"]
+__all__ = ["TABLES", "Row", "Rows", "contested", "find", "tags_cell"]
 
 TABLES: Final = {"model": "models", "task": "tasks"}
 _COLUMNS: Final = "e.id, e.key, e.state, e.deleted, e.updated, c.stamp, p.stamp, e.stamps, e.project"
@@ -82,12 +82,16 @@ class Rows:
 
     Args:
         connection: Inside a write transaction.
+
+    Attributes:
+        connection: The same.
+        tags: Keys of tags by name.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._rows: dict[tuple[str, str], Row | None] = {}
-        self._tags: dict[str, int] = {}
+        self.tags = tagging.TagKeys(connection)
 
     def read(self, operations: Iterable[Operation]) -> None:
         """Read what these operations are on."""
@@ -108,13 +112,6 @@ class Rows:
     def forget(self, kind: str, entity: str) -> None:
         """Have a row read anew that was made or removed; what was to be written of it is not."""
         self._rows.pop((kind, entity), None)
-
-    def tag(self, name: str) -> int:
-        """Return the key of a tag, made when it is new."""
-        key = self._tags.get(name)
-        if key is None:
-            key = self._tags[name] = tagging.tag_key(self.connection, name)
-        return key
 
     def unindex(self, row: Row) -> None:
         """Take a model out of walks, frequencies and bitmaps."""
@@ -140,19 +137,15 @@ class Rows:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _read(self, kind: str, entities: set[str]) -> None:
-        wanted = json.dumps(list(entities))
         rows = self.connection.execute(
             f"SELECT {_COLUMNS} FROM json_each(?) AS wanted CROSS JOIN {TABLES[kind]} AS e ON e.id = wanted.value"
             f" {_STAMPS}",
-            (wanted,),
+            (json.dumps(list(entities)),),
         )
         self._rows.update(((kind, entity), None) for entity in entities)
         found = {row.key: row for row in (_row(kind, columns) for columns in rows)}
         self._rows.update(((kind, row.id), row) for row in found.values())
-        contested = self.connection.execute(
-            "SELECT DISTINCT entity FROM conflicts WHERE entity IN (SELECT value FROM json_each(?))", (wanted,)
-        )
-        for (entity,) in contested:
+        for entity in contested(self.connection, entities):
             row = self._rows[kind, entity]
             if row is not None:
                 row.contested = True
@@ -187,6 +180,15 @@ def find(connection: sqlite3.Connection, kind: str, entity: str) -> Row | None:
         f"SELECT {_COLUMNS} FROM {TABLES[kind]} AS e {_STAMPS} WHERE e.id = ?", (entity,)
     ).fetchone()
     return None if columns is None else _row(kind, columns)
+
+
+def contested(connection: sqlite3.Connection, entities: Iterable[str]) -> list[str]:
+    """Return those of these entities of which conflicts are noted."""
+    rows = connection.execute(
+        "SELECT DISTINCT entity FROM conflicts WHERE entity IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(entities)),),
+    )
+    return [row[0] for row in rows]
 
 
 def tags_cell(row: Row) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from modelstore.index.driver import sqlite3
 from modelstore.index.schema import ARCHIVED, VISIBLE
 
-__all__ = ["WALKED", "Walked", "add", "count", "reindex", "remove", "tag_key"]
+__all__ = ["WALKED", "TagKeys", "Walked", "add", "count", "reindex", "remove", "tag_key"]
 
 WALKED = (VISIBLE, ARCHIVED)
 """States of the models that `tag_walk` has."""
@@ -32,6 +32,22 @@ def tag_key(connection: sqlite3.Connection, name: str) -> int:
     cursor = connection.execute("INSERT INTO tags (name) VALUES (?)", (name,))
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
     return cursor.lastrowid
+
+
+class TagKeys(dict[str, int]):
+    """Keys of tags by name, each looked up once, and made when it is new; part of the caller's transaction.
+
+    Args:
+        connection: Inside a write transaction.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __missing__(self, name: str) -> int:
+        """Look one up."""
+        key = self[name] = tag_key(self._connection, name)
+        return key
 
 
 def add(connection: sqlite3.Connection, model: int, tag: int, op: int) -> None:

@@ -268,8 +268,7 @@ class Incoming:
             )
         with translated(self._path, writing=True):
             if self._early is not None:
-                self._early.close()
-                self._early.check()
+                self._early.finish()
             os.fsync(self._descriptor)
         self._store.put(self._path, found, self._name)
         with suppress(FileNotFoundError):

@@ -168,9 +168,8 @@ class _Sink:
             self._thread.join()
             self._thread = None
         if self._early is not None:
-            self._early.close()
             with translated(self._target, writing=True):
-                self._early.check()
+                self._early.finish()
         return self._hasher.fingerprint()
 
     def _hash(self) -> None:

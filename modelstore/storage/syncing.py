@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import Final, Self
+from typing import Final
 
 __all__ = ["EarlySync"]
 
@@ -17,8 +17,8 @@ _PAUSE_S: Final = 0.03
 class EarlySync:
     """A thread that syncs a growing file again and again, until it is closed; the last bytes stay the caller's to sync.
 
-    The kernel tells an error of the disk once, to whoever syncs first: so whoever appends asks `check`, and again at
-    the end, when this was closed.
+    The kernel tells an error of the disk once, to whoever syncs first: so whoever appends asks `check`, and
+    `finish` at the end.
 
     Args:
         descriptor: Of the file; stays open until this is closed.
@@ -45,11 +45,14 @@ class EarlySync:
         self._over.set()
         self._thread.join()
 
-    def __enter__(self) -> Self:
-        return self
+    def finish(self) -> None:
+        """Stop, and see whether all that was synced has reached the disk.
 
-    def __exit__(self, *_: object) -> None:
+        Raises:
+            OSError: It has not.
+        """
         self.close()
+        self.check()
 
     def _sync(self) -> None:
         synced = os.fstat(self._descriptor).st_size

@@ -1,14 +1,28 @@
-"""Object stores for the tests of registries: imitations that speak the real protocols."""
+"""Registries in memory, hosts that use one, and object stores that imitate the real ones' protocols."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
+from tests.registry.hosts import Hosts
+
+
+@pytest.fixture
+def place() -> str:
+    """Where a registry is; modules that try another kind of place have their own."""
+    return f"memory://bucket-{uuid.uuid4().hex}/team models"
+
+
+@pytest.fixture
+def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
+    with Hosts(place, tmp_path, monkeypatch) as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import tempfile
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,6 @@ from modelstore.registry import Registry, compacting
 from modelstore.registry.search import ModelSearch
 from modelstore.storage.buckets import Bucket, Entry
 from tests.registry.hosts import Hosts, contents
-
-
-@pytest.fixture
-def place() -> str:
-    return f"memory://bucket-{uuid.uuid4().hex}/team"
-
-
-@pytest.fixture
-def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
-    with Hosts(place, tmp_path, monkeypatch) as hosts:
-        yield hosts
 
 
 def names(registry: Registry) -> set[str | None]:

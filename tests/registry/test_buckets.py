@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,17 +43,6 @@ from modelstore.testing.journals import SinfulBucket
 from modelstore.testing.proxy import FaultyProxy, faulty_proxy
 from tests.registry.hosts import Hosts, contents
 from tests.registry.team import team_behind_a_bad_network
-
-
-@pytest.fixture
-def place() -> str:
-    return f"memory://bucket-{uuid.uuid4().hex}/team models"
-
-
-@pytest.fixture
-def host(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts[str]]:
-    with Hosts(place, tmp_path, monkeypatch) as hosts:
-        yield hosts
 
 
 @pytest.fixture

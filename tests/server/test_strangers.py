@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from modelstore.storage.transfer import Address
 from modelstore.sync import Knowledge, Parcel, http
 from modelstore.sync.http import HttpPartner
 from modelstore.testing.servers import server_thread
+from tests.web import serving
 
 DIGEST: Final = "sha256:" + "0" * 64
 GREETING: Final = b'{"id":"1","you":{"name":"","role":"admin","actors":[]},"limits":{"body_bytes":1000000}}'
@@ -76,13 +76,8 @@ def stranger() -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", said
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as url:
+        yield url, said
 
 
 NEED: Final = Reference(DIGEST, "x", 50, "", "x")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from modelstore.server import Tokens
 from modelstore.sync import wire
 from modelstore.sync.http import HttpPartner
 from tests.server.conftest import Client
+from tests.web import serving
 
 RECORDS = sorted((Path(__file__).parent.parent / "data").glob("wire-*.jsonl"))
 _KEPT = ("content-range", "accept-ranges", "upload-offset", "content-type")
@@ -111,15 +111,8 @@ def server_of(path: Path, change: Callable[[str, Any], Any]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 @pytest.fixture

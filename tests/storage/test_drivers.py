@@ -7,10 +7,8 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from modelstore.storage.blobs import open_file, stat
 from modelstore.storage.filesystems import open_filesystem
 from modelstore.storage.retries import Patience
 from modelstore.storage.transfer import download
+from tests.web import serving
 
 DATA = os.urandom(6 << 20)  # more than one part
 BLOB = "a" * 40
@@ -61,19 +60,6 @@ class _Site(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-@contextmanager
-def _site(kind: type[_Site]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 class _Hub(_Site):
     def answer(self, path: str) -> Any:
         file = {"type": "file", "oid": BLOB, "size": len(DATA), "path": "nets/w.bin"}
@@ -88,7 +74,7 @@ class _Hub(_Site):
 def hub() -> Iterator[dict[str, Any]]:
     """Options that lead the driver of ``hf://`` here."""
     pytest.importorskip("huggingface_hub", reason="the driver of hf://")
-    with _site(_Hub) as url:
+    with serving(_Hub) as url:
         yield {"endpoint": url, "token": False}
 
 
@@ -141,7 +127,7 @@ def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("requests", reason="the driver of github:// needs it")
     from fsspec.implementations.github import GithubFileSystem
 
-    with _site(_GitHub) as url:
+    with serving(_GitHub) as url:
         monkeypatch.setattr(GithubFileSystem, "url", url + "/trees/{sha}")
         monkeypatch.setattr(GithubFileSystem, "content_url", url + "/contents/{path}?ref={sha}")
         GithubFileSystem.clear_instance_cache()
